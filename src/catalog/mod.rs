@@ -1,0 +1,181 @@
+//! What the daemon knows: keys, aliases, disks, layers. Records, the trait, SQLite.
+//!
+//! The trait speaks of domain operations, not of SQL, so that a shared PostgreSQL catalog can stand
+//! in its place. A change is a list of [`Operation`]s that takes effect whole or not at all. Just
+//! before it does, a *gate* runs: the trail records the event there, so that nothing happens
+//! unrecorded and nothing recorded as done is undone by a crash in between.
+//!
+//! Every call may block (SQLite, fsync): never from an async worker thread.
+
+use std::fmt;
+
+pub mod record;
+pub mod sqlite;
+
+pub use record::{
+    AliasRecord, DiskRecord, DiskStatus, KeyRecord, KeyState, KeyVersionRecord, LayerRecord,
+    RootRecord,
+};
+
+/// One step of a change.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// A new KMS key with its first version.
+    InsertKey(KeyRecord, KeyVersionRecord),
+    /// Replaces the mutable fields of a key (state, description, deletion date, primary version).
+    UpdateKey(KeyRecord),
+    /// A further version of a key.
+    InsertKeyVersion(KeyVersionRecord),
+    /// Removes a key, its versions and its aliases.
+    DeleteKey(String),
+    /// A new alias.
+    InsertAlias(AliasRecord),
+    /// Points an alias to another key.
+    UpdateAlias(AliasRecord),
+    /// Removes an alias by name.
+    DeleteAlias(String),
+    /// A new disk and its layers, in status `Creating`.
+    InsertDisk(DiskRecord, Vec<LayerRecord>),
+    /// Replaces the mutable fields of a disk if its status and epoch still are what the caller saw;
+    /// else the whole change fails with [`CatalogError::Changed`].
+    UpdateDisk {
+        /// The disk as it shall be.
+        disk: DiskRecord,
+        /// Status the caller saw.
+        seen_status: DiskStatus,
+        /// Epoch the caller saw.
+        seen_epoch: u64,
+    },
+    /// Removes a disk and its layers.
+    DeleteDisk(String),
+    /// The root key's canary; once per catalog.
+    InsertRoot(RootRecord),
+}
+
+/// A question about disks: all conditions must hold; `None` asks nothing.
+#[derive(Clone, Debug, Default)]
+pub struct DiskFilter {
+    /// Any of these ids.
+    pub ids: Option<Vec<String>>,
+    /// This exact name.
+    pub name: Option<String>,
+    /// This status.
+    pub status: Option<DiskStatus>,
+    /// Encrypted or not.
+    pub encrypted: Option<bool>,
+    /// This KMS key id.
+    pub kms_key_id: Option<String>,
+    /// Attached to this instance.
+    pub instance_id: Option<String>,
+}
+
+/// Which part of a list: `offset` entries are left out, at most `limit` follow.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Entries to leave out.
+    pub offset: u64,
+    /// Entries at most.
+    pub limit: u64,
+}
+
+impl Page {
+    /// Everything. For the daemon itself; what a client can reach has a bound.
+    pub const ALL: Self = Self { offset: 0, limit: i64::MAX as u64 };
+}
+
+/// A part of a list, and how long the whole is.
+#[derive(Clone, Debug)]
+pub struct Listed<T> {
+    /// The entries of the page asked for.
+    pub items: Vec<T>,
+    /// Entries in all.
+    pub total: u64,
+}
+
+/// Runs inside the transaction, just before it is committed; an error undoes it all.
+pub type Gate<'a> = &'a mut dyn FnMut() -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Why the catalog could not answer or change.
+#[derive(Debug)]
+pub enum CatalogError {
+    /// A key, disk or alias with this name exists already.
+    Exists,
+    /// What the change names is not there.
+    NotFound,
+    /// The disk is no longer as the caller saw it: another change came first.
+    Changed,
+    /// The gate refused: its reason. Nothing was changed.
+    Gate(Box<dyn std::error::Error + Send + Sync>),
+    /// The catalog was written by a newer sealdisk; this one must not touch it.
+    Newer {
+        /// Format version found.
+        found: u32,
+        /// Newest one that is understood.
+        known: u32,
+    },
+    /// The database failed or is damaged.
+    Database(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl fmt::Display for CatalogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exists => f.write_str("catalog: there is one of that name already"),
+            Self::NotFound => f.write_str("catalog: no such record"),
+            Self::Changed => f.write_str("catalog: the record was changed meanwhile"),
+            Self::Gate(error) => write!(f, "catalog: nothing was changed: {error}"),
+            Self::Newer { found, known } => write!(
+                f,
+                "catalog: format {found} was written by a newer sealdisk (this one knows {known}); \
+                 start that version instead"
+            ),
+            Self::Database(error) => write!(f, "catalog: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for CatalogError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Gate(error) | Self::Database(error) => Some(error.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+/// The store of records. One writer at a time; readers see whole changes only.
+pub trait Catalog: Send + Sync {
+    /// Makes all of `operations` durable, or none. `gate` runs just before.
+    fn apply(&self, operations: &[Operation], gate: Gate<'_>) -> Result<(), CatalogError>;
+
+    /// The key with this id.
+    fn key(&self, key_id: &str) -> Result<Option<KeyRecord>, CatalogError>;
+
+    /// Keys, oldest first.
+    fn keys(&self, page: Page) -> Result<Listed<KeyRecord>, CatalogError>;
+
+    /// One version of a key.
+    fn key_version(&self, version_id: &str) -> Result<Option<KeyVersionRecord>, CatalogError>;
+
+    /// The versions of a key, oldest first.
+    fn key_versions(&self, key_id: &str, page: Page)
+    -> Result<Listed<KeyVersionRecord>, CatalogError>;
+
+    /// The alias of this name (`alias/…`).
+    fn alias(&self, name: &str) -> Result<Option<AliasRecord>, CatalogError>;
+
+    /// Aliases by name, of one key or of all.
+    fn aliases(&self, key_id: Option<&str>, page: Page) -> Result<Listed<AliasRecord>, CatalogError>;
+
+    /// The disk with this id, whatever its status.
+    fn disk(&self, disk_id: &str) -> Result<Option<DiskRecord>, CatalogError>;
+
+    /// Disks that meet `filter`, newest first.
+    fn disks(&self, filter: &DiskFilter, page: Page) -> Result<Listed<DiskRecord>, CatalogError>;
+
+    /// The layers of a disk, bottom first.
+    fn layers(&self, disk_id: &str) -> Result<Vec<LayerRecord>, CatalogError>;
+
+    /// The root record, if a root key was ever set up.
+    fn root(&self) -> Result<Option<RootRecord>, CatalogError>;
+}

@@ -1,0 +1,195 @@
+//! The records of the catalog. No secret is in any of them: key material is wrapped.
+
+use std::fmt;
+
+use crate::clock::Timestamp;
+use crate::units::ByteCount;
+
+/// Life of a KMS key (KMS 2016-01-20, `KeyState`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyState {
+    /// May be used.
+    Enabled,
+    /// Refuses use until enabled again.
+    Disabled,
+    /// Refuses use and will be destroyed at its deletion date unless that is cancelled.
+    PendingDeletion,
+    /// Waits for imported material.
+    PendingImport,
+}
+
+/// A KMS key, without its material.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// UUID in text form.
+    pub key_id: String,
+    /// What the owner says of it, at most 8192 characters.
+    pub description: String,
+    /// `Aliyun_AES_256`.
+    pub spec: String,
+    /// `Aliyun_KMS` or `EXTERNAL`.
+    pub origin: String,
+    /// `SOFTWARE` or `HSM`.
+    pub protection: String,
+    /// Account id for a user's key, product code (`Ecs`) for a service key.
+    pub creator: String,
+    /// Whether it may be used now.
+    pub state: KeyState,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it will be destroyed, in `PendingDeletion`.
+    pub deletes: Option<Timestamp>,
+    /// The version that encrypts.
+    pub primary_version: String,
+}
+
+/// One version of a KMS key's material.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyVersionRecord {
+    /// UUID in text form; leads every ciphertext blob.
+    pub version_id: String,
+    /// The key it belongs to.
+    pub key_id: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Material under the root key (AES-256-GCM, key and version ids as associated data).
+    pub wrapped_material: Vec<u8>,
+}
+
+/// A second name of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasRecord {
+    /// `alias/…`.
+    pub name: String,
+    /// The key it names.
+    pub key_id: String,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// Life of a disk (ECS 2014-05-26, `Status`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DiskStatus {
+    /// Its layer is being made; swept at the next start if that is cut short.
+    Creating,
+    /// Complete, served nowhere.
+    Available,
+    /// Being opened for an instance.
+    Attaching,
+    /// Open and served.
+    InUse,
+    /// Being closed.
+    Detaching,
+    /// Being removed; finished at the next start if that is cut short. Never shown.
+    Deleting,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskRecord {
+    /// `d-` and 20 lower-case letters or digits.
+    pub disk_id: String,
+    /// What its owner calls it; may be empty, need not be unique.
+    pub name: String,
+    /// What its owner says of it.
+    pub description: String,
+    /// Advertised size; headers come on top.
+    pub size: ByteCount,
+    /// Whether its layers are encrypted.
+    pub encrypted: bool,
+    /// The KMS key that wraps its data keys; `None` on a plain disk.
+    pub kms_key_id: Option<String>,
+    /// Where it is in its life.
+    pub status: DiskStatus,
+    /// Disk category of the cloud (`cloud_essd`): kept and shown, changes nothing here.
+    pub category: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was last attached.
+    pub attached: Option<Timestamp>,
+    /// When it was last detached.
+    pub detached: Option<Timestamp>,
+    /// The instance it is attached to.
+    pub instance_id: Option<String>,
+    /// Whether clients may only read.
+    pub read_only: bool,
+    /// Grows with each attach; names the writer that may write.
+    pub epoch: u64,
+}
+
+/// One layer of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerRecord {
+    /// UUID in text form, as in its LUKS2 header.
+    pub layer_id: String,
+    /// The disk it belongs to.
+    pub disk_id: String,
+    /// The layer below; `None` at the bottom.
+    pub parent: Option<String>,
+    /// File name inside the layer directory.
+    pub file_name: String,
+}
+
+/// How the root key is known again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootRecord {
+    /// Where the key comes from: `file`.
+    pub provider: String,
+    /// Names the key without telling it (a hash of it under a fixed label).
+    pub root_key_id: String,
+    /// A known text under the root key: wrong key and damaged catalog are told apart by it.
+    pub canary: Vec<u8>,
+}
+
+impl KeyState {
+    /// The published name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "Enabled",
+            Self::Disabled => "Disabled",
+            Self::PendingDeletion => "PendingDeletion",
+            Self::PendingImport => "PendingImport",
+        }
+    }
+
+    /// The state of this published name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Enabled, Self::Disabled, Self::PendingDeletion, Self::PendingImport]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+    }
+}
+
+impl DiskStatus {
+    /// The published name; `Deleting` is ours alone.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "Creating",
+            Self::Available => "Available",
+            Self::Attaching => "Attaching",
+            Self::InUse => "In_use",
+            Self::Detaching => "Detaching",
+            Self::Deleting => "Deleting",
+        }
+    }
+
+    /// The status of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        use DiskStatus::{Attaching, Available, Creating, Deleting, Detaching, InUse};
+        [Creating, Available, Attaching, InUse, Detaching, Deleting]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+}
+
+impl fmt::Display for KeyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for DiskStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,55 @@
+//! Every bound of the product, named, with what happens when it is reached.
+
+use std::time::Duration;
+
+/// Largest READ or WRITE a client may ask for, in bytes. Longer: `EINVAL`, its payload consumed up
+/// to [`PAYLOAD_DISCARD_BYTES_MAX`]. Advertised as INFO_BLOCK_SIZE maximum.
+pub const REQUEST_BYTES_MAX: u32 = 32 << 20;
+
+/// Largest payload that is read and thrown away to keep a connection usable; beyond it we close.
+pub const PAYLOAD_DISCARD_BYTES_MAX: u64 = 64 << 20;
+
+/// Requests in flight on one connection; at the bound we stop reading its socket.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
+
+/// Data buffers in flight on one connection, in bytes; at the bound we stop reading its socket.
+pub const CONNECTION_BUFFER_BYTES_MAX: usize = 64 << 20;
+
+/// Data buffers in flight in the whole process, in bytes; at the bound connections wait their turn.
+pub const TOTAL_BUFFER_BYTES_MAX: usize = 256 << 20;
+
+/// Longest export name or other NBD string, in bytes (protocol.md, "String values").
+pub const NBD_STRING_BYTES_MAX: usize = 4096;
+
+/// Longest option data that is kept; longer data is read and thrown away, answered by an error.
+pub const OPTION_BYTES_MAX: usize = 64 << 10;
+
+/// Longest option data that is read at all; beyond it we close.
+pub const OPTION_DISCARD_BYTES_MAX: u32 = 64 << 20;
+
+/// Options one client may send before transmission; beyond it we close.
+pub const OPTIONS_MAX: u32 = 1024;
+
+/// Extents in one BLOCK_STATUS answer; a client asks again from where it ends.
+pub const EXTENTS_MAX: usize = 4096;
+
+/// Time a client has for its whole handshake; then we close.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time a reply may wait for a client that does not read; then we close.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// NBD connections at a time; one more is closed at once and counted.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// Time a stop waits for requests in flight before it closes the sockets under them.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+
+/// Largest disk, in bytes: 64 TiB less nothing, and far below the protocol's 2^63.
+pub const DISK_BYTES_MAX: u64 = 64 << 40;
+
+/// Largest body of an API request, in bytes; longer: 413.
+pub const API_BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Attached disks in one daemon; one more is refused with `InstanceDiskLimitExceeded`.
+pub const ATTACHED_DISKS_MAX: usize = 10_000;

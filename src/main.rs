@@ -1,0 +1,3 @@
+//! The `sealdisk` program.
+
+fn main() {}
