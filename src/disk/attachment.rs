@@ -24,6 +24,9 @@ pub trait Guest: Send + Sync {
     /// Ends the visit soon: no further request is read, those read are finished.
     fn hang_up(&self);
 
+    /// Ends the visit now: what was read is finished, but nobody is told.
+    fn cut(&self);
+
     /// The peer has closed its end; what it sent before may still be under way.
     fn has_departed(&self) -> bool;
 }
@@ -152,9 +155,9 @@ impl Attachment {
         !wait.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Lets guests in again after a close that was given up.
-    pub fn reopen(&self) {
-        self.lock().is_closing = false;
+    /// Cuts every guest off who has not left.
+    pub fn cut(&self) {
+        self.lock().present.values().for_each(|guest| guest.cut());
     }
 
     fn lock(&self) -> MutexGuard<'_, Guests> {

@@ -20,6 +20,7 @@ use crate::units::{ByteCount, DataUnitSize};
 pub mod align;
 pub mod attach;
 pub mod attachment;
+mod audit;
 pub mod break_glass;
 pub mod control_error;
 pub mod flush;
@@ -31,7 +32,9 @@ pub mod status;
 pub mod write;
 pub mod zero;
 
+pub use break_glass::ExportedKey;
 pub use control_error::ControlError;
+pub use recover::Recovery;
 pub use registry::{CreateDisk, Disks, DisksParts};
 
 use flush::FlushState;

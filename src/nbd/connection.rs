@@ -45,6 +45,10 @@ impl Guest for NbdGuest {
         self.socket.stop_receiving();
     }
 
+    fn cut(&self) {
+        self.socket.cut();
+    }
+
     fn has_departed(&self) -> bool {
         self.socket.peer_has_closed()
     }
