@@ -4,6 +4,7 @@
 //!
 //! - [`wire`]: the numbers and layouts of the protocol document;
 //! - [`handshake`]: from greeting to transmission, with [`option`] for what an option carries;
+//! - [`export`]: what the two agreed on;
 //! - [`request`]: a request header becomes a checked command, or an error to answer;
 //! - [`reply`]: a result becomes bytes;
 //! - [`errno`]: the eight errors the protocol knows.
@@ -12,6 +13,7 @@
 //! headers of its `extension-ext-header` branch.
 
 pub mod errno;
+pub mod export;
 pub mod handshake;
 pub mod option;
 pub mod reply;
