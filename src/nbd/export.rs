@@ -66,6 +66,18 @@ pub trait ExportDirectory {
 
     /// Name and description of up to `limit` exports.
     fn list(&self, limit: usize) -> Vec<(String, String)>;
+
+    /// The export a client means by `name`: the empty one is the default export, which is the only
+    /// one there is, or none.
+    fn resolve(&self, name: &str) -> Option<ExportInfo> {
+        if !name.is_empty() {
+            return self.find(name);
+        }
+        match self.list(2).as_slice() {
+            [(only, _)] => self.find(only),
+            _ => None,
+        }
+    }
 }
 
 /// What the two sides agreed on when transmission begins.

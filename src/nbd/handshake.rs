@@ -216,24 +216,24 @@ impl Handshake {
         };
         input.advance(wire::OPTION_HEADER_BYTES);
         let OptionHeader { option, length } = header;
-        let is_export_name = option == wire::NBD_OPT_EXPORT_NAME;
 
         self.options += 1;
         if self.options > limits::OPTIONS_MAX {
             return close(CloseReason::TooManyOptions);
         }
         // The spec lets us answer such a client; but it never said that it can read answers.
-        if !self.client.fixed_newstyle && !is_export_name {
+        if !self.client.fixed_newstyle && option != wire::NBD_OPT_EXPORT_NAME {
             return close(CloseReason::NotFixedNewstyle(option));
         }
-        if is_export_name && self.shutting_down {
-            return close(CloseReason::ShuttingDown);
-        }
-        if is_export_name && self.agreed.replies == ReplyMode::Extended {
-            return close(CloseReason::ExportNameAfterExtendedHeaders);
-        }
-        if is_export_name && length as usize > limits::NBD_STRING_BYTES_MAX {
-            return close(CloseReason::UnknownExport);
+        if option == wire::NBD_OPT_EXPORT_NAME {
+            // It has no error answer: what would be one closes.
+            if self.shutting_down {
+                return close(CloseReason::ShuttingDown);
+            } else if self.agreed.replies == ReplyMode::Extended {
+                return close(CloseReason::ExportNameAfterExtendedHeaders);
+            } else if length as usize > limits::NBD_STRING_BYTES_MAX {
+                return close(CloseReason::UnknownExport);
+            }
         }
         if length > limits::OPTION_DISCARD_BYTES_MAX {
             return close(CloseReason::OptionTooLong { option, bytes: length });
@@ -326,7 +326,7 @@ impl Handshake {
 
     fn export_name(&self, data: &[u8], out: &mut BytesMut, exports: &dyn ExportDirectory) -> Flow {
         let Some((name, export)) =
-            option::string(data).ok().and_then(|name| Some((name, find(name, exports)?)))
+            option::string(data).ok().and_then(|name| Some((name, exports.resolve(name)?)))
         else {
             return close(CloseReason::UnknownExport);
         };
@@ -353,7 +353,7 @@ impl Handshake {
                 return None;
             }
         };
-        let Some(export) = find(request.export, exports) else {
+        let Some(export) = exports.resolve(request.export) else {
             refuse_unknown(request.export, reply);
             return None;
         };
@@ -413,7 +413,7 @@ impl Handshake {
             Ok(request) => request,
             Err(why) => return reply.malformed(why),
         };
-        if find(request.export, exports).is_none() {
+        if exports.resolve(request.export).is_none() {
             return refuse_unknown(request.export, reply);
         }
         if selects && request.selects_allocation() {
@@ -441,17 +441,6 @@ impl Handshake {
     fn next_option(&mut self) -> Flow {
         self.state = State::OptionHeader;
         ControlFlow::Continue(())
-    }
-}
-
-/// The export of that name, or for the empty name the only export there is.
-fn find(name: &str, exports: &dyn ExportDirectory) -> Option<ExportInfo> {
-    if !name.is_empty() {
-        return exports.find(name);
-    }
-    match exports.list(2).as_slice() {
-        [(only, _)] => exports.find(only),
-        _ => None,
     }
 }
 
