@@ -79,7 +79,10 @@ impl fmt::Display for StorageError {
         match self {
             Self::Io(error) => write!(f, "storage: {error}"),
             Self::Short { at, missing } => {
-                write!(f, "storage: {missing} missing at {at}: the file is shorter than its header says")
+                write!(
+                    f,
+                    "storage: {missing} missing at {at}: the file is shorter than its header says"
+                )
             }
             Self::Locked => f.write_str("storage: the layer is open in another process"),
             Self::Fenced => f.write_str("storage: fenced by a newer owner of the layer"),
