@@ -12,6 +12,9 @@ use crate::crypto::mac::{constant_time_eq, sha256};
 /// Bytes of the salt that makes both copies' checksums differ.
 pub(super) const SALT_BYTES: usize = 64;
 
+/// Bytes of a label's field, its NUL included.
+pub(super) const LABEL_BYTES: usize = 48;
+
 const VERSION: u16 = 2;
 const CHECKSUM_NAME: &[u8] = b"sha256";
 const SHA256_BYTES: usize = 32;
@@ -21,11 +24,11 @@ const MAGIC: Field = Field(0, 6);
 const VERSION_FIELD: Field = Field(6, 2);
 const SIZE: Field = Field(8, 8);
 const SEQID: Field = Field(16, 8);
-const LABEL: Field = Field(24, 48);
+const LABEL: Field = Field(24, LABEL_BYTES);
 const CHECKSUM_ALGORITHM: Field = Field(72, 32);
 const SALT: Field = Field(104, SALT_BYTES);
 const UUID: Field = Field(168, 40);
-const SUBSYSTEM: Field = Field(208, 48);
+const SUBSYSTEM: Field = Field(208, LABEL_BYTES);
 const POSITION: Field = Field(256, 8);
 const PADDING: Field = Field(264, 184);
 const CHECKSUM: Field = Field(448, 64);

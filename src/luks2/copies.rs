@@ -3,7 +3,7 @@
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::binary::{self, Binary, CopyError, SALT_BYTES, Which};
+use super::binary::{self, Binary, CopyError, LABEL_BYTES, SALT_BYTES, Which};
 use super::metadata::{Metadata, MetadataError};
 use super::{BINARY_BYTES, COPY_BYTES, JSON_BYTES};
 use crate::clock::Entropy;
@@ -84,6 +84,9 @@ pub enum EncodeError {
         /// Bytes it would take.
         need: usize,
     },
+    /// Label or subsystem does not fit its field.
+    #[error("a label has at most {} bytes", LABEL_BYTES - 1)]
+    LabelTooLong,
 }
 
 /// Reads both copies, as found at [`Which::position`] of each. Any bytes of any length may be given.
@@ -147,12 +150,15 @@ fn choose(
 /// Makes one copy of `header`, salted from `entropy`: [`COPY_BYTES`] bytes.
 ///
 /// # Errors
-/// The metadata does not fit its area.
+/// The metadata does not fit its area, or a label its field.
 pub fn encode_copy(
     header: &Header,
     which: Which,
     entropy: &dyn Entropy,
 ) -> Result<Vec<u8>, EncodeError> {
+    if header.label.len() >= LABEL_BYTES || header.subsystem.len() >= LABEL_BYTES {
+        return Err(EncodeError::LabelTooLong);
+    }
     let json = header.metadata.to_json().to_string();
     // The area ends in at least one NUL.
     if json.len() >= JSON_BYTES {
