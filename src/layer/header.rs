@@ -147,14 +147,14 @@ impl LayerSpec {
     }
 
     /// The header of a new layer, without its token.
-    pub(super) fn luks_header(&self, digest: Option<Digest>) -> Header {
+    pub(super) fn luks_header(&self, digest: Digest) -> Header {
         let requirements = match self.parent {
             Some(_) => vec![REQUIREMENT_CHAIN.to_owned()],
             None => Vec::new(),
         };
         let metadata = Metadata {
             segment: self.segment(),
-            digest,
+            digest: Some(digest),
             tokens: serde_json::Map::new(),
             keyslots: serde_json::Map::new(),
             keyslots_size: DATA_OFFSET.get() - HEADERS_BYTES as u64,
@@ -172,16 +172,20 @@ impl LayerHeader {
     /// # Errors
     /// As [`super::Layer::open`], but for the length of the file.
     pub fn check_key(&self, key: Option<&Secret>) -> Result<(), LayerError> {
+        let digest = &self.luks.metadata.digest;
+        let digest = digest.as_ref().ok_or(LayerError::HeaderMismatch { field: "digest" })?;
         let key = match (self.spec.cipher, key) {
-            (Cipher::Null, None) => return Ok(()),
             (Cipher::Null, Some(_)) => return Err(LayerError::NullCipherRefused),
+            (Cipher::Null, None) => {
+                // The digest of another key is what an encrypted header leaves when it is edited.
+                let is_null = is_digest_of(&Secret::zeroed(0), digest)?;
+                return if is_null { Ok(()) } else { Err(LayerError::NullCipherRefused) };
+            }
             (Cipher::Aes256XtsPlain64, None) => return Err(LayerError::MissingKey),
             (Cipher::Aes256XtsPlain64, Some(key)) => key,
         };
-        let digest = self.luks.metadata.digest.as_ref();
-        let digest = digest.ok_or(LayerError::HeaderMismatch { field: "digest" })?;
         // PBKDF2 gives a key and the same key with zeros behind it one digest: the length counts.
-        if key.len() != DATA_KEY_BYTES || !digest_of(key, digest, &digest.digest)? {
+        if key.len() != DATA_KEY_BYTES || !is_digest_of(key, digest)? {
             return Err(LayerError::WrongKey);
         }
         let (data_half, tweak_half) = key.expose().split_at(DATA_KEY_BYTES / 2);
@@ -217,8 +221,8 @@ pub(super) fn make_digest(key: &Secret, entropy: &dyn Entropy) -> Digest {
     Digest { keyslots: Vec::new(), iterations: DIGEST_ITERATIONS, salt, digest }
 }
 
-/// Whether `key` under the salt and rounds of `digest` gives `expected`.
-fn digest_of(key: &Secret, digest: &Digest, expected: &[u8; 32]) -> Result<bool, LayerError> {
+/// Whether `digest` was made of `key`.
+fn is_digest_of(key: &Secret, digest: &Digest) -> Result<bool, LayerError> {
     let unusable = LayerError::HeaderMismatch { field: "digest iterations" };
     if !(DIGEST_ITERATIONS..=DIGEST_ITERATIONS_MAX).contains(&digest.iterations) {
         return Err(unusable);
@@ -226,5 +230,5 @@ fn digest_of(key: &Secret, digest: &Digest, expected: &[u8; 32]) -> Result<bool,
     let iterations = NonZeroU32::new(digest.iterations).ok_or(unusable)?;
     let mut found = [0; 32];
     pbkdf2_sha256(key, &digest.salt, iterations, &mut found);
-    Ok(constant_time_eq(&found, expected))
+    Ok(constant_time_eq(&found, &digest.digest))
 }

@@ -21,7 +21,7 @@ pub const REQUIREMENT_CHAIN: &str = "sealdisk-chain";
 pub struct Metadata {
     /// The one run of data.
     pub segment: Segment,
-    /// The check value of the data key; none for data that is not encrypted.
+    /// The check value of the data key.
     pub digest: Option<Digest>,
     /// Tokens by number. Those of a type that is not ours belong to other tools.
     pub tokens: Map<String, Value>,
