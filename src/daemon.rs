@@ -114,8 +114,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let trail_dir = config.data_dir.join("trail");
     let trail = Trail::open(&trail_dir, trail_key, Arc::clone(&clock), Arc::clone(&entropy))?;
     let trail = Arc::new(trail);
-    let account =
-        Account { account_id: config.account_id.clone(), region: config.region.clone() };
+    let account = Account { account_id: config.account_id.clone(), region: config.region.clone() };
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
@@ -158,12 +157,15 @@ fn configured(config: &Config) -> Endpoints {
 
 fn report(recovery: &Recovery) {
     if recovery.removed > 0 {
-        tracing::info!(disks = recovery.removed, "removed disks that were half made or half deleted");
+        tracing::info!(
+            disks = recovery.removed,
+            "removed disks that were half made or half deleted"
+        );
     }
     for (disk, error) in &recovery.failed {
         tracing::error!(%disk, %error, "attached disk not opened; mend the cause, or detach it");
     }
-    let engine = crate::crypto::xts::Engine::best();
+    let engine = crate::crypto::engine::Engine::best();
     tracing::info!(attached = recovery.reopened, ?engine, memory = ?secret::protection(), "disks open");
     if secret::protection() != Protection::SecretMemory {
         tracing::warn!(

@@ -9,13 +9,10 @@ use super::error::ApiError;
 use super::rpc::Parameters;
 use crate::clock::Timestamp;
 use crate::ram::Caller;
-use crate::trail::{Attribute, Direction, Query};
+use crate::trail::{Attribute, Direction, LOOKUP_RESULTS_MAX, Query};
 
 /// How far back events are looked for unless told otherwise.
 const DEFAULT_SPAN: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Events in one answer.
-const RESULTS_MAX: usize = 50;
 
 pub(super) fn handler(action: &str) -> Option<Handler> {
     match action {
@@ -25,7 +22,8 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
 }
 
 fn lookup_events(api: &Api, caller: &Caller, parameters: &Parameters) -> Result<Answer, ApiError> {
-    authorise(caller, "actiontrail:LookupEvents", "acs:actiontrail:*:*:*")?;
+    let resource = format!("acs:actiontrail:{}:{}:event", api.region, api.account_id);
+    authorise(caller, "actiontrail:LookupEvents", &resource)?;
     let end = moment(parameters, "EndTime")?.unwrap_or_else(|| api.clock.now());
     let week_before = end.unix_millis() - DEFAULT_SPAN.as_millis() as i64;
     let start = moment(parameters, "StartTime")?
@@ -36,12 +34,12 @@ fn lookup_events(api: &Api, caller: &Caller, parameters: &Parameters) -> Result<
         Some(_) => return Err(ApiError::invalid("Direction")),
     };
     let query = Query {
-        start,
-        end,
+        start: Some(start),
+        end: Some(end),
         direction,
-        limit: parameters.integer("MaxResults", 0..=RESULTS_MAX)?.unwrap_or(RESULTS_MAX),
+        max_results: parameters.integer("MaxResults", 0..=LOOKUP_RESULTS_MAX)?,
         next_token: parameters.filled("NextToken").map(str::to_owned),
-        condition: condition(parameters)?,
+        filter: condition(parameters)?,
     };
     let page = api.trail.lookup(&query)?;
     let mut answer = Answer::new()

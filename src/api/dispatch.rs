@@ -27,7 +27,7 @@ pub(super) fn find(call: &Call) -> Result<Handler, ApiError> {
 pub(super) fn authorise(caller: &Caller, action: &str, resource: &str) -> Result<(), ApiError> {
     match ram::decide(&caller.principal, action, resource) {
         Decision::Allow => Ok(()),
-        Decision::Deny(_) => {
+        Decision::ImplicitDeny | Decision::ExplicitDeny => {
             let message = "This operation is forbidden by permission system.";
             Err(ApiError::new(403, "Forbidden.NoPermission", message))
         }

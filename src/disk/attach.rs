@@ -5,7 +5,7 @@
 //! parameter of the header; the catalog says `In_use`, with the trail's record in the same
 //! transaction. Only then can a client find the disk.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use crate::catalog::{DiskRecord, DiskStatus, LayerRecord};
 use crate::layer::{self, Layer, LayerHeader, Writable};
@@ -194,7 +194,8 @@ impl Disks {
             attachment.close(limits::SHUTDOWN_GRACE);
         }
         attachment.disk().flush().map_err(|error| {
-            let message = format!("The disk {disk_id} was detached, but its last flush failed: {error}");
+            let message =
+                format!("The disk {disk_id} was detached, but its last flush failed: {error}");
             ControlError::refused("DiskError", 403, message)
         })
     }
@@ -246,4 +247,3 @@ fn belongs(
         )),
     }
 }
-

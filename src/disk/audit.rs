@@ -47,7 +47,9 @@ pub(super) fn disk_created(actor: Actor, disk: &DiskRecord) -> Event {
         .request("Encrypted", disk.encrypted)
         .response("DiskId", disk.disk_id.as_str());
     match &disk.kms_key_id {
-        Some(key_id) => event.resource(ResourceType::Key, key_id).request("KMSKeyId", key_id.as_str()),
+        Some(key_id) => {
+            event.resource(ResourceType::Key, key_id).request("KMSKeyId", key_id.as_str())
+        }
         None => event,
     }
 }

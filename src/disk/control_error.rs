@@ -56,9 +56,8 @@ impl ControlError {
 
     /// The disk's state does not allow it.
     pub fn wrong_status(disk: &str, status: impl fmt::Display) -> Self {
-        let message = format!(
-            "The current disk status does not support this operation: {disk} is {status}."
-        );
+        let message =
+            format!("The current disk status does not support this operation: {disk} is {status}.");
         Self::refused("IncorrectDiskStatus", 403, message)
     }
 

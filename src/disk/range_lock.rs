@@ -57,9 +57,8 @@ impl RangeLocks {
     /// # Panics
     /// Never: waiting always succeeds.
     pub fn read(&self, span: &Span) -> ReadGuard<'_> {
-        let take = |index: usize| {
-            Some(self.locks[index].read().unwrap_or_else(PoisonError::into_inner))
-        };
+        let take =
+            |index: usize| Some(self.locks[index].read().unwrap_or_else(PoisonError::into_inner));
         let held = hold(span.first(), span.units(), take).expect("waiting always succeeds");
         ReadGuard { _held: held }
     }
@@ -75,9 +74,8 @@ impl RangeLocks {
     /// # Panics
     /// Never: waiting always succeeds.
     pub fn write(&self, first: DataUnit, units: u64) -> WriteGuard<'_> {
-        let take = |index: usize| {
-            Some(self.locks[index].write().unwrap_or_else(PoisonError::into_inner))
-        };
+        let take =
+            |index: usize| Some(self.locks[index].write().unwrap_or_else(PoisonError::into_inner));
         WriteGuard { _held: hold(first, units, take).expect("waiting always succeeds") }
     }
 }

@@ -90,7 +90,11 @@ impl Disks {
     ///
     /// # Errors
     /// The published codes of `CreateDisk`; nothing is left behind then.
-    pub fn create(&self, caller: &Caller, request: &CreateDisk) -> Result<DiskRecord, ControlError> {
+    pub fn create(
+        &self,
+        caller: &Caller,
+        request: &CreateDisk,
+    ) -> Result<DiskRecord, ControlError> {
         let disk_id = new_disk_id(&*self.parts.entropy);
         let outcome = self.try_create(caller, request, &disk_id);
         if let Err(error) = &outcome {

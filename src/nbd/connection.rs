@@ -64,7 +64,7 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Arc<Socket>, peer: &str) {
         }
         Err(ended) => {
             metrics::handshake_failures(ended.cause()).increment(1);
-            tracing::debug!(%peer, ?ended, "NBD handshake ended without transmission");
+            tracing::debug!(%peer, %ended, "NBD handshake ended without transmission");
         }
     }
     socket.cut();
@@ -90,16 +90,30 @@ fn negotiate(server: &Server, socket: &Socket) -> Result<(Negotiated, BytesMut),
             }
             outcome => outcome?,
         }
-        match handshake.advance(&mut input, &mut output, &exports) {
-            Step::NeedMore => {}
-            Step::Transmit(negotiated) => {
-                send_all(socket, &mut output, left)?;
-                return Ok((negotiated, input));
-            }
-            Step::Close(reason) => {
-                send_all(socket, &mut output, left)?;
-                return Err(Ended::Closed(reason));
-            }
+        if let Some(negotiated) =
+            answer_all(&mut handshake, &mut input, &exports, |out| send_all(socket, out, left))?
+        {
+            return Ok((negotiated, input));
+        }
+    }
+}
+
+/// Answers every option in `input`, one by one; `Some` when transmission begins.
+fn answer_all(
+    handshake: &mut Handshake,
+    input: &mut BytesMut,
+    exports: &Exports<'_>,
+    mut send: impl FnMut(&mut BytesMut) -> Result<(), Ended>,
+) -> Result<Option<Negotiated>, Ended> {
+    let mut output = BytesMut::new();
+    loop {
+        let step = handshake.advance(input, &mut output, exports);
+        send(&mut output)?;
+        match step {
+            Step::Answered => {}
+            Step::NeedMore => return Ok(None),
+            Step::Transmit(negotiated) => return Ok(Some(negotiated)),
+            Step::Close(reason) => return Err(Ended::Closed(reason)),
         }
     }
 }
@@ -147,6 +161,15 @@ fn receive_some(socket: &Socket, input: &mut BytesMut, patience: Duration) -> Re
         }
         Err(rustix::io::Errno::AGAIN) => Err(Ended::TooSlow),
         Err(_) => Err(Ended::Left),
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Closed(reason) => write!(f, "{reason}"),
+            other => f.write_str(other.cause()),
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::disk::DiskError;
+
 /// Why a request failed, as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -54,6 +56,18 @@ impl Errno {
             Self::Overflow => "NBD_EOVERFLOW",
             Self::NotSup => "NBD_ENOTSUP",
             Self::Shutdown => "NBD_ESHUTDOWN",
+        }
+    }
+}
+
+/// The one table from a disk's error to the wire.
+impl From<&DiskError> for Errno {
+    fn from(error: &DiskError) -> Self {
+        match error {
+            DiskError::OutOfSpace => Self::NoSpc,
+            DiskError::NotFaster => Self::NotSup,
+            DiskError::Closing => Self::Shutdown,
+            DiskError::Layer(_) | DiskError::FlushLost | DiskError::Fenced => Self::Io,
         }
     }
 }

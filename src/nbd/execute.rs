@@ -134,7 +134,9 @@ impl Job {
                 Ok(Outcome::Failure(Errno::Inval, reason(Errno::Inval)))
             }
         };
-        Some(result.unwrap_or_else(|error| Outcome::Failure(Errno::from(&error), error.to_string())))
+        Some(
+            result.unwrap_or_else(|error| Outcome::Failure(Errno::from(&error), error.to_string())),
+        )
     }
 
     fn answer(self, outcome: Outcome, link: &Link, scratch: &mut Scratch, batch: &mut Batch) {
@@ -229,7 +231,7 @@ fn hole_runs<'a>(present: &'a Presence, span: &Span) -> impl Iterator<Item = Run
     let mut skip = span.lead() as u64;
     let has_holes = present.absent_count() > 0;
     present.runs().take_while(move |_| has_holes).map(move |(units, is_present)| {
-        let length = units as u64 * unit - skip;
+        let length = units.len() as u64 * unit - skip;
         skip = 0;
         Run { length, is_hole: !is_present }
     })

@@ -161,11 +161,6 @@ impl Outbound {
         state.in_flight.bytes += cost;
     }
 
-    /// Requests begun and not answered yet.
-    pub fn in_flight(&self) -> usize {
-        self.lock().in_flight.requests
-    }
-
     /// Waits until every request begun has been answered or given up.
     pub fn wait_until_idle(&self) {
         let state = self.lock();
@@ -235,7 +230,7 @@ impl Outbound {
 
     /// Sends the queue until it is empty; the caller has set `is_sending`. `false`: the socket is
     /// full, something is left and `is_sending` is still set.
-    fn drain(&self, mut state: MutexGuard<'_, State>, mode: SendMode) -> bool {
+    fn drain<'a>(&'a self, mut state: MutexGuard<'a, State>, mode: SendMode) -> bool {
         loop {
             let Some((batch, progress)) = state.queue.pop_front() else {
                 state.is_sending = false;
@@ -361,7 +356,7 @@ mod tests {
             outbound.begin(len);
             outbound.send_at_once(batch_of(&pool, fill, len));
         }
-        assert!(outbound.in_flight() > 0, "nobody has read yet");
+        assert!(outbound.lock().in_flight.requests > 0, "nobody has read yet");
         for fill in 1..=3 {
             let mut reply = vec![0; 16 + len];
             client.read_exact(&mut reply).expect("the whole reply");

@@ -102,7 +102,6 @@ impl Socket {
         let mut fds = [PollFd::from_borrowed_fd(self.fd.as_fd(), interest)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        rustix::event::poll(&mut fds, Some(&at_once)).is_ok()
-            && fds[0].revents().intersects(gone)
+        rustix::event::poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().intersects(gone)
     }
 }

@@ -54,7 +54,8 @@ impl Workers {
     pub fn stop(&self) {
         self.shared.lock().is_stopping = true;
         self.shared.changed.notify_all();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A task that panicked was reported by the panic hook.
             let _ = thread.join();

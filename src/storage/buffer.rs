@@ -70,7 +70,8 @@ impl BufferPool {
         let mut state = self.lock();
         if !self.has_room(&state, cost) {
             let patience = patience?;
-            let wait = self.freed.wait_timeout_while(state, patience, |now| !self.has_room(now, cost));
+            let wait =
+                self.freed.wait_timeout_while(state, patience, |now| !self.has_room(now, cost));
             let (now, timeout) = wait.unwrap_or_else(PoisonError::into_inner);
             if timeout.timed_out() {
                 return None;

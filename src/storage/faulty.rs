@@ -99,7 +99,8 @@ impl FaultyStorage {
         let mut state = self.lock();
         state.calls += 1;
         let plan = state.plan?;
-        let is_due = if plan.for_good { state.calls >= plan.call } else { state.calls == plan.call };
+        let is_due =
+            if plan.for_good { state.calls >= plan.call } else { state.calls == plan.call };
         is_due.then_some(plan.fault)
     }
 
@@ -276,7 +277,8 @@ impl State {
                 Change::Write { at, bytes } => {
                     let whole = at..at + bytes.len() as u64;
                     for part in outside(&whole, &range) {
-                        let piece = bytes[(part.start - at) as usize..(part.end - at) as usize].to_vec();
+                        let piece =
+                            bytes[(part.start - at) as usize..(part.end - at) as usize].to_vec();
                         self.unsynced.push(Change::Write { at: part.start, bytes: piece });
                     }
                 }

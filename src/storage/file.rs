@@ -201,7 +201,10 @@ fn read_fully(
         match read(at.get() + done as u64, &mut into[done..]) {
             Ok(0) => {
                 let missing = ByteCount::new((into.len() - done) as u64);
-                return Err(StorageError::Short { at: ByteOffset::new(at.get() + done as u64), missing });
+                return Err(StorageError::Short {
+                    at: ByteOffset::new(at.get() + done as u64),
+                    missing,
+                });
             }
             Ok(count) => done += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -222,7 +225,10 @@ fn write_fully(
         match write(at.get() + done as u64, &from[done..]) {
             Ok(0) => {
                 let missing = ByteCount::new((from.len() - done) as u64);
-                return Err(StorageError::Short { at: ByteOffset::new(at.get() + done as u64), missing });
+                return Err(StorageError::Short {
+                    at: ByteOffset::new(at.get() + done as u64),
+                    missing,
+                });
             }
             Ok(count) => done += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -301,7 +307,8 @@ mod tests {
         storage.write_at(at(0), &[7; 65536], Durability::Volatile).expect("a write");
         storage.punch(at(8192)..at(32768)).expect("a hole");
         let extents = storage.extents(at(0)..at(65536), 10).expect("extents");
-        let shape: Vec<_> = extents.iter().map(|e| (e.start.get(), e.len.get(), e.is_data)).collect();
+        let shape: Vec<_> =
+            extents.iter().map(|e| (e.start.get(), e.len.get(), e.is_data)).collect();
         assert_eq!(shape, [(0, 8192, true), (8192, 24576, false), (32768, 32768, true)]);
         let mut read = [1; 4096];
         storage.read_at(at(8192), &mut read).expect("a read");

@@ -94,11 +94,12 @@ impl Storage for MemoryStorage {
             let held = &bytes[at.min(bytes.len())..until.min(bytes.len())];
             let is_data = held.iter().any(|byte| *byte != 0);
             let len = ByteCount::new((until - at) as u64);
+            let is_full = extents.len() >= limit.max(1);
             match extents.last_mut() {
                 Some(last) if last.is_data == is_data => {
                     last.len = ByteCount::new(last.len.get() + len.get());
                 }
-                _ if extents.len() >= limit.max(1) => break,
+                _ if is_full => break,
                 _ => extents.push(Extent { start: ByteOffset::new(at as u64), len, is_data }),
             }
             at = until;
