@@ -25,7 +25,7 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
 }
 
 fn lookup_events(api: &Api, caller: &Caller, parameters: &Parameters) -> Result<Answer, ApiError> {
-    authorise(caller, "actiontrail:LookupEvents", "acs:actiontrail:*:*:*")?;
+    authorise(api, caller, ("actiontrail", "LookupEvents"), "*")?;
     let end = moment(parameters, "EndTime")?.unwrap_or_else(|| api.clock.now());
     let week_before = end.unix_millis() - DEFAULT_SPAN.as_millis() as i64;
     let start = moment(parameters, "StartTime")?
