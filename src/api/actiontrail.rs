@@ -22,8 +22,7 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
 }
 
 fn lookup_events(api: &Api, caller: &Caller, parameters: &Parameters) -> Result<Answer, ApiError> {
-    let resource = format!("acs:actiontrail:{}:{}:event", api.region, api.account_id);
-    authorise(caller, "actiontrail:LookupEvents", &resource)?;
+    authorise(api, caller, ("actiontrail", "LookupEvents"), "*")?;
     let end = moment(parameters, "EndTime")?.unwrap_or_else(|| api.clock.now());
     let week_before = end.unix_millis() - DEFAULT_SPAN.as_millis() as i64;
     let start = moment(parameters, "StartTime")?

@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::rpc::{Call, Parameters, Product};
 use super::{Api, actiontrail, ecs, kms, own};
-use crate::ram::{self, Caller, Decision};
+use crate::ram::{self, Caller};
 
 /// One action: parses its parameters, calls the domain, words the answer. Blocking.
 pub(super) type Handler = fn(&Api, &Caller, &Parameters) -> Result<Answer, ApiError>;
@@ -24,12 +24,17 @@ pub(super) fn find(call: &Call) -> Result<Handler, ApiError> {
 }
 
 /// Asks the policy, for the few actions that end in this rank; KMS and disks ask for themselves.
-pub(super) fn authorise(caller: &Caller, action: &str, resource: &str) -> Result<(), ApiError> {
-    match ram::decide(&caller.principal, action, resource) {
-        Decision::Allow => Ok(()),
-        Decision::ImplicitDeny | Decision::ExplicitDeny => {
-            let message = "This operation is forbidden by permission system.";
-            Err(ApiError::new(403, "Forbidden.NoPermission", message))
-        }
+/// `relative` names the resource within the account, as in `disk/d-…`.
+pub(super) fn authorise(
+    api: &Api,
+    caller: &Caller,
+    (service, action): (&str, &str),
+    relative: &str,
+) -> Result<(), ApiError> {
+    let resource = format!("acs:{service}:{}:{}:{relative}", api.region, api.account_id);
+    if ram::decide(&caller.principal, &format!("{service}:{action}"), &resource).is_allowed() {
+        return Ok(());
     }
+    let message = "This operation is forbidden by permission system.";
+    Err(ApiError::new(403, "Forbidden.NoPermission", message))
 }

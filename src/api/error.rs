@@ -76,7 +76,7 @@ impl ApiError {
 
 impl From<KmsError> for ApiError {
     fn from(error: KmsError) -> Self {
-        Self::new(error.status(), error.code(), error.to_string())
+        Self::new(error.status(), error.code(), error.message())
     }
 }
 

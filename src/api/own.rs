@@ -12,6 +12,9 @@ use crate::limits;
 use crate::ram::Caller;
 use crate::units::{ByteCount, DataUnitSize};
 
+/// Our name in policies.
+const SERVICE: &str = "sealdisk";
+
 type Answered = Result<Answer, ApiError>;
 
 pub(super) fn handler(action: &str) -> Option<Handler> {
@@ -44,14 +47,15 @@ fn create_local_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Ans
 /// The files of a disk, bottom first, for `layer inspect` and backups.
 fn describe_disk_layers(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let disk_id = parameters.required("DiskId")?;
-    authorise(caller, "sealdisk:DescribeDiskLayers", &format!("acs:ecs:*:*:disk/{disk_id}"))?;
+    let resource = format!("disk/{disk_id}");
+    authorise(api, caller, (SERVICE, "DescribeDiskLayers"), &resource)?;
     let files = api.disks.layer_files(disk_id)?;
     let files: Vec<Value> = files.iter().map(|file| json!(file.to_string_lossy())).collect();
     Ok(Answer::new().with("DiskId", disk_id).with("LayerFiles", files))
 }
 
 fn describe_endpoints(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
-    authorise(caller, "sealdisk:DescribeEndpoints", "acs:sealdisk:*:*:*")?;
+    authorise(api, caller, (SERVICE, "DescribeEndpoints"), "server")?;
     let endpoints = &api.endpoints;
     let nbd_unix = endpoints.nbd_unix.as_ref().map(|path| path.to_string_lossy());
     Ok(Answer::new()
@@ -63,7 +67,7 @@ fn describe_endpoints(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
 }
 
 fn describe_server(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
-    authorise(caller, "sealdisk:DescribeServer", "acs:sealdisk:*:*:*")?;
+    authorise(api, caller, (SERVICE, "DescribeServer"), "server")?;
     Ok(Answer::new()
         .with("Server", status::health(api))
         .with("ApiVersion", OWN_VERSION)
