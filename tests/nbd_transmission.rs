@@ -59,7 +59,7 @@ impl Disk {
         for (block, within, part) in parts(offset, into.len()) {
             match self.0.get(&block) {
                 Some(data) => {
-                    into[part.clone()].copy_from_slice(&data[within..within + part.len()])
+                    into[part.clone()].copy_from_slice(&data[within..within + part.len()]);
                 }
                 None => into[part].fill(0),
             }
@@ -269,7 +269,8 @@ impl Session {
     }
 
     /// Sends a request and its payload and returns the reply to it.
-    fn ask(&mut self, command: u16, flags: u16, offset: u64, length: u64, payload: &[u8]) -> Reply {
+    fn ask(&mut self, command: u16, flags: u16, range: (u64, u64), payload: &[u8]) -> Reply {
+        let (offset, length) = range;
         let cookie = 0xc00c_0000_0000_0000 + self.sent.len() as u64;
         let request = Request { flags, command, cookie, offset, length };
         self.sent.push(request);
@@ -283,10 +284,10 @@ impl Session {
     /// A request of `length` bytes of the export, with the payload that a WRITE must have.
     fn on(&mut self, command: u16, flags: u16, offset: u64, length: u64) -> Reply {
         if command != WRITE {
-            return self.ask(command, flags, offset, length, &[]);
+            return self.ask(command, flags, (offset, length), &[]);
         }
         let payload = vec![0x5a; usize::try_from(length).unwrap()];
-        self.ask(command, flags | self.write_flag(), offset, length, &payload)
+        self.ask(command, flags | self.write_flag(), (offset, length), &payload)
     }
 
     fn error(&mut self, command: u16, flags: u16, offset: u64, length: u64) -> u32 {
@@ -301,7 +302,7 @@ impl Session {
     /// That the stream is still in step and the disk still there.
     fn still_works(&mut self) {
         let data = b"still there";
-        let write = self.ask(WRITE, self.write_flag(), 77, data.len() as u64, data);
+        let write = self.ask(WRITE, self.write_flag(), (77, data.len() as u64), data);
         assert_eq!(write.error, 0);
         assert_eq!(self.on(READ, 0, 77, data.len() as u64).data, data);
     }
@@ -570,7 +571,7 @@ fn payload_len_on_a_command_without_payload_is_consumed_and_einval() {
     for command in [READ, FLUSH, TRIM, CACHE, WRITE_ZEROES, 99] {
         for length in [0_usize, 1, 512, 100_000] {
             let payload = vec![0xff; length];
-            let reply = session.ask(command, PAYLOAD_LEN, 0, length as u64, &payload);
+            let reply = session.ask(command, PAYLOAD_LEN, (0, length as u64), &payload);
             assert_eq!(reply.error, EINVAL, "{command}");
             session.still_works();
         }
@@ -592,7 +593,7 @@ fn payload_len_without_extended_headers_is_einval() {
 fn extended_write_without_payload_len_is_einval_and_has_no_payload() {
     let mut session = Session::new(Mode::Extended);
     for length in [0, 512, u64::MAX] {
-        assert_eq!(session.ask(WRITE, 0, 0, length, &[]).error, EINVAL);
+        assert_eq!(session.ask(WRITE, 0, (0, length), &[]).error, EINVAL);
         session.still_works();
     }
 }
@@ -620,7 +621,7 @@ fn block_status_that_was_not_negotiated_is_einval() {
         session.still_works();
     }
     let mut session = Session::with(Mode::Extended, |negotiated| negotiated.base_allocation = None);
-    assert_eq!(session.ask(BLOCK_STATUS, PAYLOAD_LEN, 0, 12, &[0; 12]).error, EINVAL);
+    assert_eq!(session.ask(BLOCK_STATUS, PAYLOAD_LEN, (0, 12), &[0; 12]).error, EINVAL);
 }
 
 #[test]
@@ -646,7 +647,7 @@ fn block_status_payload_filters_contexts_and_refuses_unknown_ones() {
         length.to_be_bytes().into_iter().chain(ids).collect()
     };
     let mut ask = |offset, payload: &[u8]| {
-        let reply = session.ask(BLOCK_STATUS, PAYLOAD_LEN, offset, payload.len() as u64, payload);
+        let reply = session.ask(BLOCK_STATUS, PAYLOAD_LEN, (offset, payload.len() as u64), payload);
         session.still_works();
         (reply.error, reply.status)
     };
@@ -835,7 +836,7 @@ fn a_client_of_its_own_negotiates_and_uses_every_command_in_every_mode() {
         let mut session = Session { mode, server, sent: Vec::new() };
         session.still_works();
         let data: Vec<u8> = (0..200_000_u32).map(|i| (i % 251) as u8 + 1).collect();
-        let write = session.ask(WRITE, FUA | session.write_flag(), 5000, 200_000, &data);
+        let write = session.ask(WRITE, FUA | session.write_flag(), (5000, 200_000), &data);
         assert_eq!(write.error, 0);
         assert_eq!(session.on(READ, 0, 5000, 200_000).data, data);
         assert_eq!(session.error(TRIM, 0, 8192, 4096), 0);
