@@ -382,6 +382,13 @@ mod tests {
     }
 
     #[test]
+    fn extents_end_with_the_one_that_reaches_the_end_of_the_request() {
+        let runs = [data(4096), hole(4096), data(4096)];
+        let count = |length| status(ReplyMode::Extended, length, false, &runs).len();
+        assert_eq!([1, 4096, 4097, 8192, 8193].map(count), [1, 1, 2, 2, 3]);
+    }
+
+    #[test]
     fn extents_are_bounded_and_never_none() {
         let runs: Vec<Run> =
             (0..20_000).map(|i| Run { length: 4096, is_hole: i % 2 == 0 }).collect();

@@ -196,16 +196,7 @@ fn verdict(header: &RequestHeader, negotiated: &Negotiated) -> Result<Command, E
     let has = |flag| flags & flag != 0;
     let fua = has(wire::NBD_CMD_FLAG_FUA);
     match command {
-        wire::NBD_CMD_READ => {
-            inside(offset, length, negotiated, Errno::Inval)?;
-            if length > export.block_max.into() {
-                return Err(match negotiated.replies {
-                    ReplyMode::Simple => Errno::Inval,
-                    ReplyMode::Structured | ReplyMode::Extended => Errno::Overflow,
-                });
-            }
-            Ok(Command::Read { df: has(wire::NBD_CMD_FLAG_DF) })
-        }
+        wire::NBD_CMD_READ => read(offset, length, has(wire::NBD_CMD_FLAG_DF), negotiated),
         wire::NBD_CMD_WRITE => {
             // Without the flag an extended header announces no payload: nothing to write, and
             // nothing to throw away either.
@@ -250,6 +241,17 @@ fn verdict(header: &RequestHeader, negotiated: &Negotiated) -> Result<Command, E
         }
         _ => Err(Errno::Inval),
     }
+}
+
+fn read(offset: u64, length: u64, df: bool, negotiated: &Negotiated) -> Result<Command, Errno> {
+    inside(offset, length, negotiated, Errno::Inval)?;
+    if length > negotiated.export.block_max.into() {
+        return Err(match negotiated.replies {
+            ReplyMode::Simple => Errno::Inval,
+            ReplyMode::Structured | ReplyMode::Extended => Errno::Overflow,
+        });
+    }
+    Ok(Command::Read { df })
 }
 
 fn block_status(
