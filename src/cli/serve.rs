@@ -20,7 +20,7 @@ pub(super) fn run(serve: &Serve, output: &Output) -> Result<(), Failure> {
     let mode = config.mode;
     let mut told = Ok(());
     let mut announce = |ready: &Ready| told = output.print(&banner(ready, mode, output));
-    daemon::run(config, &mut announce).map_err(|error| Failure::new(error.to_string()))?;
+    daemon::run(&config, &mut announce).map_err(|error| Failure::new(error.to_string()))?;
     // A banner nobody reads is no reason to stop serving, nor to call the stop a failure.
     told.or_else(|failure| if failure.is_silent { Ok(()) } else { Err(failure) })
 }
