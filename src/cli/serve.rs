@@ -153,6 +153,7 @@ mod tests {
         Ready {
             root_key: data_dir.join("root.key"),
             root_key_created: true,
+            recovery: crate::disk::Recovery::default(),
             protection: Protection::SecretMemory,
             endpoints: Endpoints {
                 nbd_unix: Some(data_dir.join("nbd.sock")),

@@ -106,7 +106,9 @@ impl Kms {
     fn begin(&self, call: &mut Call<'_>, name: &str) -> Result<(), KmsError> {
         call.request("AliasName", name);
         call.about(ResourceType::Alias, name);
-        self.allow(call, &self.account.alias_arn(name))
+        // What is no alias name is judged as the place where aliases are.
+        let relative = if name.starts_with(PREFIX) { name } else { "alias" };
+        self.allow(call, &self.account.arn(relative))
     }
 
     /// An alias that a caller may change.
