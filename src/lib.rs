@@ -20,6 +20,7 @@
 //! the image and calls the `storage/` engine; the result comes back through `nbd/reply.rs`.
 
 #![deny(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::print_stdout)]
 
 pub mod api;
 pub mod catalog;

@@ -122,6 +122,7 @@ impl Schedules {
     /// `input` and `output` are `len` bytes each, equal or disjoint; `schedule_at` is one of
     /// `ENCRYPT_AT` and `DECRYPT_AT`.
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "the six arguments of the C function")]
     unsafe fn run(
         &self,
         schedule_at: usize,
