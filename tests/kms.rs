@@ -704,6 +704,25 @@ fn decryption_tries_the_named_version_and_no_other() {
     assert_eq!(error.message(), "Internal failure.");
 }
 
+#[test]
+fn what_format_1_stored_is_still_opened() {
+    // Both files were made by another implementation of the formats.
+    let house = House::new();
+    let mut key = house.catalog.key(&house.key()).unwrap().unwrap();
+    key.key_id = "0b9c1d2e-3f40-4a5b-8c6d-7e8f90a1b2c3".into();
+    key.primary_version = "7a1d0c4b-e2d5-4a00-9f1a-0123456789ab".into();
+    let version = KeyVersionRecord {
+        version_id: key.primary_version.clone(),
+        key_id: key.key_id.clone(),
+        created: key.created,
+        wrapped_material: include_bytes!("data/material-v1.bin").to_vec(),
+    };
+    house.catalog.apply(&[Operation::InsertKey(key, version)], &mut || Ok(())).unwrap();
+    let bound = context(&[("disk", "d-1"), ("account", ACCOUNT)]);
+    let found = house.kms.decrypt(&root(), include_bytes!("data/blob-v1.bin"), &bound).unwrap();
+    assert_eq!(found.plaintext.expose(), b"what format 1 sealed is opened for ever");
+}
+
 // ---- the service key --------------------------------------------------------------------------
 
 #[test]

@@ -198,7 +198,12 @@ impl Kms {
                 call.about(ResourceType::Key, &key.key_id);
                 self.allow(call, &self.account.key_arn(&key.key_id))?;
                 let _changes = self.lock_changes();
-                // Nobody can have cancelled it: it is gone for every caller already.
+                // Seen again under the lock: a clock that was set back may have let a cancellation
+                // in, and this cannot be undone.
+                if !self.catalog.key(&key.key_id)?.is_some_and(|key| self.is_gone(&key)) {
+                    call.needs_no_record();
+                    return Ok(());
+                }
                 self.commit(call, &[Operation::DeleteKey(key.key_id.clone())])
             })?;
         }
