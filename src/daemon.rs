@@ -16,7 +16,6 @@ use crate::catalog::Catalog;
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
 use crate::config::{Config, RootKey};
-use crate::crypto::kdf::hkdf_sha256;
 use crate::disk::{Disks, DisksParts, Recovery};
 use crate::kms::{Account, Kms, KmsParts, root};
 use crate::limits;
@@ -38,9 +37,6 @@ const WORKER_THREADS: usize = 16;
 
 /// How often finished histograms are folded, so that they do not grow where nobody scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-
-/// Label under which the trail's chain key is derived from the root key.
-const TRAIL_KEY_LABEL: &[u8] = b"sealdisk trail chain v1";
 
 /// What a started daemon has to say.
 #[derive(Debug)]
@@ -110,7 +106,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let may_create = *may_create && catalog.root()?.is_none();
     let root_key_created = may_create && !path.exists();
     let root = root::load_or_create(path, may_create, &*entropy)?;
-    let trail_key = hkdf_sha256(&root, TRAIL_KEY_LABEL, 32);
+    let trail_key = root::trail_key(&root);
     let trail_dir = config.data_dir.join("trail");
     let trail = Trail::open(&trail_dir, trail_key, Arc::clone(&clock), Arc::clone(&entropy))?;
     let trail = Arc::new(trail);

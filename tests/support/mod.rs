@@ -2,4 +2,6 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod daemon;
 pub mod layers;
+pub mod tools;

@@ -1,0 +1,168 @@
+//! A real daemon on a data directory of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::tools;
+
+/// A running `sealdisk serve --dev`, killed when dropped.
+pub struct Daemon {
+    child: Child,
+    data_dir: PathBuf,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts on `data_dir` without TCP and waits until it listens.
+    pub fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &["--nbd-tcp", "off", "--http", "off"])
+    }
+
+    /// Starts with further arguments and waits until it listens.
+    pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
+        let log = data_dir.with_extension("log");
+        let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut child = Command::new(binary())
+            .args(["serve", "--dev", "--data-dir"])
+            .arg(data_dir)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .expect("the daemon starts");
+        let mut banner = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        while !banner.contains("is serving") {
+            if stdout.read_line(&mut banner).unwrap() == 0 {
+                let status = child.wait().unwrap();
+                panic!("the daemon ended ({status}): {}", std::fs::read_to_string(&log).unwrap());
+            }
+        }
+        // Kept read, so that the daemon never waits for us.
+        std::thread::spawn(move || stdout.read_to_string(&mut String::new()));
+        Self { child, data_dir: data_dir.to_owned(), log }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Everything the daemon wrote to standard error, over all its lives.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub fn nbd_socket(&self) -> PathBuf {
+        self.data_dir.join("nbd.sock")
+    }
+
+    /// The NBD URI of an export.
+    pub fn uri(&self, export: &str) -> String {
+        format!("nbd+unix:///{export}?socket={}", self.nbd_socket().display())
+    }
+
+    /// Runs the command line against this daemon.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        let endpoint = format!("unix:{}", self.data_dir.join("api.sock").display());
+        Command::new(binary())
+            .args(["--endpoint", &endpoint])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the command line runs")
+    }
+
+    /// The standard output of a command that must succeed.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        tools::text_of(&format!("sealdisk {}", arguments.join(" ")), &self.cli(arguments))
+    }
+
+    /// The JSON answer of a command that must succeed.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.ok(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// The error text of a command that must be refused.
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?} must be refused");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Creates and attaches an encrypted disk; its id.
+    pub fn disk(&self, name: &str, size: &str) -> String {
+        self.disk_with(name, size, &[])
+    }
+
+    /// As [`Daemon::disk`], with further options.
+    pub fn disk_with(&self, name: &str, size: &str, options: &[&str]) -> String {
+        let arguments =
+            [&["disk", "create", "--name", name, "--size", size, "--attach"], options].concat();
+        let answer = self.json(&arguments);
+        answer["DiskId"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    /// The file of a disk's only layer.
+    pub fn layer_file(&self, disk: &str) -> PathBuf {
+        let header = |path: &Path| {
+            let mut start = vec![0; 32 << 10];
+            std::fs::File::open(path).unwrap().read_exact(&mut start).unwrap();
+            start
+        };
+        let layers = std::fs::read_dir(self.data_dir.join("layers")).unwrap();
+        layers
+            .map(|entry| entry.unwrap().path())
+            .find(|path| {
+                let start = header(path);
+                start.windows(disk.len()).any(|window| window == disk.as_bytes())
+            })
+            .expect("the disk has a layer")
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop (SIGTERM) and waits.
+    pub fn stop(mut self) -> ExitStatus {
+        signal(self.pid(), "TERM");
+        let deadline = Instant::now() + Duration::from_secs(40);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon does not stop");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Ended already where the test did so.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal by name.
+pub fn signal(pid: u32, name: &str) {
+    tools::run("kill", &[&format!("-{name}"), &pid.to_string()]);
+}
+
+/// The program under test.
+pub fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_sealdisk"))
+}
