@@ -57,7 +57,10 @@ fn attached_disks_are_served_again_after_a_stop_and_after_a_kill() {
     let io = |daemon: &Daemon, command: &str| {
         tools::run("qemu-io", &["-f", "raw", "-c", command, &daemon.uri("db")]);
     };
-    tools::run("qemu-io", &["-f", "raw", "-c", "write -P 7 1M 1M", "-c", "flush", &daemon.uri("db")]);
+    tools::run(
+        "qemu-io",
+        &["-f", "raw", "-c", "write -P 7 1M 1M", "-c", "flush", &daemon.uri("db")],
+    );
     assert!(daemon.stop().success());
     let daemon = Daemon::start(&data);
     io(&daemon, "read -P 7 1M 1M");

@@ -160,12 +160,13 @@ impl Decoded {
     }
 }
 
-/// Bytes that follow the header. With extended headers the flag alone decides, for any command.
+/// Bytes that follow the header. With extended headers the flag announces them for any command. A
+/// WRITE must have the flag by the spec, but qemu 10 sends its payload without it: what WRITE means
+/// is never in doubt, so it is served.
 fn payload(header: &RequestHeader, negotiated: &Negotiated) -> u64 {
-    let follows = match negotiated.replies {
-        ReplyMode::Extended => header.flags & wire::NBD_CMD_FLAG_PAYLOAD_LEN != 0,
-        ReplyMode::Simple | ReplyMode::Structured => header.command == wire::NBD_CMD_WRITE,
-    };
+    let is_announced = negotiated.replies == ReplyMode::Extended
+        && header.flags & wire::NBD_CMD_FLAG_PAYLOAD_LEN != 0;
+    let follows = is_announced || header.command == wire::NBD_CMD_WRITE;
     if follows { header.length } else { 0 }
 }
 
@@ -198,11 +199,6 @@ fn verdict(header: &RequestHeader, negotiated: &Negotiated) -> Result<Command, E
     match command {
         wire::NBD_CMD_READ => read(offset, length, has(wire::NBD_CMD_FLAG_DF), negotiated),
         wire::NBD_CMD_WRITE => {
-            // Without the flag an extended header announces no payload: nothing to write, and
-            // nothing to throw away either.
-            if negotiated.replies == ReplyMode::Extended && !has(wire::NBD_CMD_FLAG_PAYLOAD_LEN) {
-                return Err(Errno::Inval);
-            }
             inside(offset, length, negotiated, Errno::NoSpc)?;
             if length > export.block_max.into() {
                 return Err(Errno::Inval);
