@@ -96,17 +96,22 @@ pub(super) fn remove_sockets(config: &Config) {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT; and SIGXFSZ, which by default ends a process that writes past its limit of
+/// file sizes (`RLIMIT_FSIZE`). Caught, it leaves the write to fail with `EFBIG`, as a full device
+/// does with `ENOSPC`.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    _file_size: Signal,
 }
 
 impl Signals {
-    pub(super) fn listen() -> std::io::Result<Self> {
+    /// Catches them from now on.
+    pub(super) async fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

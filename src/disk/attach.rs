@@ -5,9 +5,11 @@
 //! parameter of the header; the catalog says `In_use`, with the trail's record in the same
 //! transaction. Only then can a client find the disk.
 
+use std::path::Path;
 use std::sync::PoisonError;
 
 use crate::catalog::{DiskRecord, DiskStatus, LayerRecord};
+use crate::kms::KmsError;
 use crate::layer::{self, Layer, LayerHeader, Writable};
 use crate::limits;
 use crate::metrics;
@@ -100,19 +102,37 @@ impl Disks {
         let on_layer = |error| ControlError::Layer { file: file(), error };
         let header = layer::read_header(&*storage).map_err(on_layer)?;
         belongs(&header, disk, top)?;
-        let key = self.unwrap_data_key(caller, &header)?;
+        let key = self.unwrap_data_key(caller, &header, &file())?;
         Ok(Disk::new(Layer::<Writable>::open(storage, header, key).map_err(on_layer)?))
     }
 
-    /// The data key in the header's envelope; `None` for a plain layer.
+    /// The data key in the envelope of the header in `file`; `None` for a plain layer.
     pub(super) fn unwrap_data_key(
         &self,
         caller: &Caller,
         header: &LayerHeader,
+        file: &Path,
     ) -> Result<Option<Secret>, ControlError> {
         let Some(envelope) = &header.envelope else { return Ok(None) };
         let (ecs, context) = (self.as_ecs(caller), header.spec.encryption_context());
-        Ok(Some(self.parts.kms.decrypt(&ecs, &envelope.wrapped, &context)?.plaintext))
+        let opened = self.parts.kms.decrypt(&ecs, &envelope.wrapped, &context);
+        let opened = opened.map_err(|error| match error {
+            // The tag cannot tell which of them was changed.
+            KmsError::InvalidParameter("CiphertextBlob") => ControlError::refused(
+                "DiskError",
+                403,
+                format!(
+                    "{}: the wrapped data key does not belong to this header: one of them was \
+                     changed. Put the right file back.",
+                    file.display()
+                ),
+            ),
+            other => other.into(),
+        })?;
+        header
+            .check_unwrapped_by(&opened.key_id, &opened.key_version)
+            .map_err(|error| ControlError::Layer { file: file.to_owned(), error })?;
+        Ok(Some(opened.plaintext))
     }
 
     /// Lets clients find the disk.
@@ -217,7 +237,7 @@ impl Disks {
 
 /// Whether the layer is the one that the catalog means: a swapped file is refused by name, before
 /// any key is asked for.
-fn belongs(
+pub(super) fn belongs(
     header: &LayerHeader,
     disk: &DiskRecord,
     layer: &LayerRecord,

@@ -24,12 +24,14 @@ impl Daemon {
 
     /// Starts with further arguments and waits until it listens.
     pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::launch(data_dir, serve(data_dir, arguments))
+    }
+
+    /// Runs a command that becomes the daemon (see [`serve`]) and waits until it listens.
+    pub fn launch(data_dir: &Path, mut command: Command) -> Self {
         let log = data_dir.with_extension("log");
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut child = Command::new(binary())
-            .args(["serve", "--dev", "--data-dir"])
-            .arg(data_dir)
-            .args(arguments)
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
@@ -59,6 +61,10 @@ impl Daemon {
     /// Everything the daemon wrote to standard error, over all its lives.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub fn api_socket(&self) -> PathBuf {
+        self.data_dir.join("api.sock")
     }
 
     pub fn nbd_socket(&self) -> PathBuf {
@@ -112,6 +118,19 @@ impl Daemon {
         answer["DiskId"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
 
+    /// The data key of a disk, by break-glass.
+    pub fn export_key(&self, disk: &str, to: &Path) -> Vec<u8> {
+        let path = to.to_str().unwrap();
+        self.ok(&["disk", "export-key", disk, "--to", path, "--yes"]);
+        std::fs::read(to).unwrap()
+    }
+
+    /// Audit events of a name, newest first.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        let answer = self.json(&["trail", "list", "--limit", "1000", "--event", name]);
+        answer["Events"].as_array().expect("a list of events").clone()
+    }
+
     /// The file of a disk's only layer.
     pub fn layer_file(&self, disk: &str) -> PathBuf {
         let header = |path: &Path| {
@@ -155,6 +174,24 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The command that serves `data_dir`.
+pub fn serve(data_dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["serve", "--dev", "--data-dir"]).arg(data_dir).args(arguments);
+    command
+}
+
+/// Standard error of a daemon that must not start.
+pub fn start_refused(data_dir: &Path) -> String {
+    let output = serve(data_dir, &["--nbd-tcp", "off", "--http", "off"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("the daemon runs");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    errors
 }
 
 /// Sends a signal by name.

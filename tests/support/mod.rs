@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod api;
 pub mod daemon;
 pub mod layers;
+pub mod luks;
+pub mod needles;
 pub mod tools;
