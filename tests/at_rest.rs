@@ -93,7 +93,7 @@ fn no_file_and_no_log_line_holds_a_key() {
         tools::run("qemu-io", &["-f", "raw", "-c", "write -P 5 0 1M", &daemon.uri("db")]);
     }
     let kms_key = daemon.json(&["key", "create", "--description", "byok"]);
-    let kms_key = kms_key["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
+    let kms_key = kms_key["KeyId"].as_str().unwrap().to_owned();
     let ask = |action: &str, parameters: &[(&str, &str)]| {
         api::call(&daemon.api_socket(), api::KMS, action, parameters)
     };

@@ -161,7 +161,7 @@ fn handing_keys_out_leaves_no_copy() {
     for round in 0..5 {
         keys.push(daemon.export_key(&disk, &folder.path().join(format!("{round}.key"))));
     }
-    let kms_key = daemon.json(&["key", "create"])["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
+    let kms_key = daemon.json(&["key", "create"])["KeyId"].as_str().unwrap().to_owned();
     let ask = |action: &str, parameters: &[(&str, &str)]| {
         let (status, answer) = api::call(&daemon.api_socket(), api::KMS, action, parameters);
         assert_eq!(status, 200, "{answer}");
