@@ -109,6 +109,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let may_create = *may_create && catalog.root()?.is_none();
     let root_key_created = may_create && !path.exists();
     let root = root::load_or_create(path, may_create, &*entropy)?;
+    root::check_known(&*catalog, &root)?;
     let trail_key = root::trail_key(&root);
     let trail_dir = config.data_dir.join("trail");
     let trail = Trail::open(&trail_dir, trail_key, Arc::clone(&clock), Arc::clone(&entropy))?;

@@ -27,7 +27,13 @@ pub struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into(), recommend: None, is_recorded: false }
+        Self {
+            status,
+            code: code.into(),
+            message: message.into(),
+            recommend: None,
+            is_recorded: false,
+        }
     }
 
     #[must_use]

@@ -3,8 +3,8 @@
 //! Parameters are named one by one by the operation that records: nothing is copied wholesale from
 //! a request, and a name that stands for a secret is refused here once more.
 
-use std::borrow::Cow;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::chain::LINE_BYTES_MAX;

@@ -11,7 +11,12 @@ pub const ECS: &str = "2014-05-26";
 pub const OWN: &str = sealdisk::api::OWN_VERSION;
 
 /// Calls an action: HTTP status and answer.
-pub fn call(socket: &Path, version: &str, action: &str, parameters: &[(&str, &str)]) -> (u16, Value) {
+pub fn call(
+    socket: &Path,
+    version: &str,
+    action: &str,
+    parameters: &[(&str, &str)],
+) -> (u16, Value) {
     let fixed = [("Action", action), ("Version", version)];
     let form: Vec<String> = fixed
         .iter()
@@ -32,7 +37,10 @@ pub fn call(socket: &Path, version: &str, action: &str, parameters: &[(&str, &st
 /// GET of a path over TCP: HTTP status and body.
 pub fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = std::net::TcpStream::connect(address).expect("something listens");
-    exchange(&mut stream, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
+    exchange(
+        &mut stream,
+        &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"),
+    )
 }
 
 /// Sends a request that asks for the connection to be closed; reads the answer whole.
