@@ -59,7 +59,7 @@ fn cryptsetup_accepts_the_key_and_no_other() {
     let layer = daemon.layer_file(&disk);
     let key_file = folder.path().join("db.key");
     let key = daemon.export_key("db", &key_file);
-    let mut wrong = key.clone();
+    let mut wrong = key;
     wrong[63] ^= 1;
     let wrong_file = folder.path().join("wrong.key");
     std::fs::write(&wrong_file, wrong).unwrap();

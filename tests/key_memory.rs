@@ -287,7 +287,7 @@ fn without_secret_memory_a_key_is_in_one_locked_place_that_no_dump_has() {
 fn without_secret_memory(data: &Path) -> Daemon {
     let mut command = tools::command("strace");
     command
-        .args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=memfd_secret"])
+        .args(["-I1", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=memfd_secret"])
         .args(["-e", "inject=memfd_secret:error=ENOSYS"])
         .arg(support::daemon::binary())
         .args(["serve", "--dev", "--nbd-tcp", "off", "--http", "off", "--data-dir"])
@@ -302,9 +302,7 @@ fn without_secret_memory(data: &Path) -> Daemon {
     let pid = tracer();
     assert_ne!(pid, 0);
     support::daemon::signal(pid, "INT");
-    while tracer() != 0 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    tools::wait_until("the tracer leaves", || tracer() == 0);
     daemon
 }
 

@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -157,14 +156,8 @@ impl Daemon {
     /// Asks it to stop (SIGTERM) and waits.
     pub fn stop(mut self) -> ExitStatus {
         signal(self.pid(), "TERM");
-        let deadline = Instant::now() + Duration::from_secs(40);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the daemon does not stop");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        tools::wait_until("the daemon stops", || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap()
     }
 }
 
