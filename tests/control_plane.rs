@@ -80,7 +80,7 @@ fn refusals_have_the_published_codes_and_are_recorded() {
     create(&under(&key), (403, "InvalidParameter.KMSKeyId.CMKNotEnabled"));
 
     let alias = [("AliasName", "alias/byok"), ("KeyId", key.as_str())];
-    refused(&daemon, kms("CreateAlias"), &alias, (400, "Forbidden.AliasAlreadyExists"));
+    refused(&daemon, kms("CreateAlias"), &alias, (400, "AliasAlreadyExists"));
     let use_it = [("KeyId", key.as_str()), ("Plaintext", "aGVsbG8=")];
     refused(&daemon, kms("Encrypt"), &use_it, (409, "Rejected.Disabled"));
     refused(&daemon, kms("Encrypt"), &use_it[..1], (400, "MissingParameter"));
