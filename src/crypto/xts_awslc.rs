@@ -94,7 +94,7 @@ impl Schedules {
         assert_eq!(plain.len(), cipher.len(), "plaintext and ciphertext differ in length");
         // SAFETY: both slices hold `len` bytes and cannot overlap, one being exclusive.
         unsafe {
-            self.run(ENCRYPT_AT, tweak, plain.as_ptr(), cipher.as_mut_ptr(), plain.len());
+            self.run::<ENCRYPT_AT>(tweak, plain.as_ptr(), cipher.as_mut_ptr(), plain.len());
         }
     }
 
@@ -105,7 +105,7 @@ impl Schedules {
     pub(super) fn encrypt_in_place(&self, tweak: &Tweak, data: &mut [u8]) {
         let start = data.as_mut_ptr();
         // SAFETY: input and output are the same exclusive slice of `len` bytes.
-        unsafe { self.run(ENCRYPT_AT, tweak, start, start, data.len()) };
+        unsafe { self.run::<ENCRYPT_AT>(tweak, start, start, data.len()) };
     }
 
     /// Decrypts one data unit of at least 16 bytes.
@@ -115,16 +115,16 @@ impl Schedules {
     pub(super) fn decrypt_in_place(&self, tweak: &Tweak, data: &mut [u8]) {
         let start = data.as_mut_ptr();
         // SAFETY: input and output are the same exclusive slice of `len` bytes.
-        unsafe { self.run(DECRYPT_AT, tweak, start, start, data.len()) };
+        unsafe { self.run::<DECRYPT_AT>(tweak, start, start, data.len()) };
     }
 
+    /// Runs the data key's schedule at `SCHEDULE_AT`: `ENCRYPT_AT` or `DECRYPT_AT`.
+    ///
     /// # Safety
-    /// `input` and `output` are `len` bytes each, equal or disjoint; `schedule_at` is one of
-    /// `ENCRYPT_AT` and `DECRYPT_AT`.
+    /// `input` and `output` are `len` bytes each, equal or disjoint.
     #[inline]
-    unsafe fn run(
+    unsafe fn run<const SCHEDULE_AT: usize>(
         &self,
-        schedule_at: usize,
         tweak: &Tweak,
         input: *const u8,
         output: *mut u8,
@@ -132,11 +132,11 @@ impl Schedules {
     ) {
         assert!(len >= 16, "XTS takes one block of 16 bytes or more");
         let base = self.memory.expose().as_ptr();
-        let direction = if schedule_at == ENCRYPT_AT { ENCRYPT } else { DECRYPT };
+        let direction = if SCHEDULE_AT == ENCRYPT_AT { ENCRYPT } else { DECRYPT };
         // SAFETY: the schedules were expanded at these places of the arena slot and are only read;
         // the tweak has 16 bytes; the buffers are the caller's promise.
         let done = unsafe {
-            let data_key = base.add(schedule_at).cast();
+            let data_key = base.add(SCHEDULE_AT).cast();
             let tweak_key = base.add(TWEAK_AT).cast();
             aes_hw_xts_cipher(input, output, len, data_key, tweak_key, tweak.as_ptr(), direction)
         };
