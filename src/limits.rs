@@ -30,6 +30,16 @@ pub const OPTION_DISCARD_BYTES_MAX: u32 = 64 << 20;
 /// Options one client may send before transmission; beyond it we close.
 pub const OPTIONS_MAX: u32 = 1024;
 
+/// Answer to one NBD_OPT_LIST, in bytes; a longer list ends in `NBD_REP_ERR_TOO_BIG`.
+pub const LIST_BYTES_MAX: usize = 4 << 20;
+
+/// Shortest hole inside a read that is sent as a hole, in bytes; a shorter one is sent as zeros,
+/// because one more chunk costs both sides more than the bytes.
+pub const READ_HOLE_BYTES_MIN: u64 = 32 << 10;
+
+/// Holes sent as holes in the answer to one READ; the shortest beyond that are sent as zeros.
+pub const READ_HOLES_MAX: u64 = 64;
+
 /// Extents in one BLOCK_STATUS answer; a client asks again from where it ends.
 pub const EXTENTS_MAX: usize = 4096;
 
@@ -50,6 +60,29 @@ pub const DISK_BYTES_MAX: u64 = 64 << 40;
 
 /// Largest body of an API request, in bytes; longer: 413.
 pub const API_BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Largest head of an API request (request line and headers), in bytes; longer: 431. The official
+/// SDKs put every parameter into the query, an 8 KiB encryption context percent-encoded too.
+pub const API_HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Header fields in one API request; one more: 431.
+pub const API_HEADERS_MAX: usize = 64;
+
+/// Parameters in one API request, query and form together; one more: 400.
+pub const API_PARAMETERS_MAX: usize = 512;
+
+/// Time a client has for the head of a request, and may idle between two; then we close.
+pub const API_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time a client has for the body of a request; then 408.
+pub const API_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Age at which an API connection is closed after its current answer, and is cut
+/// [`SHUTDOWN_GRACE`] later: nobody holds a place for ever by not reading.
+pub const API_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// API connections at a time on one listener; more wait in the backlog.
+pub const API_CONNECTIONS_MAX: usize = 128;
 
 /// Attached disks in one daemon; one more is refused with `InstanceDiskLimitExceeded`.
 pub const ATTACHED_DISKS_MAX: usize = 10_000;

@@ -1,3 +1,7 @@
 //! The `sealdisk` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sealdisk::cli::run(std::env::args_os())
+}

@@ -1,1 +1,86 @@
-//! Being written.
+//! The control plane's face: the cloud's RPC actions over HTTP/1.1.
+//!
+//! ```text
+//! listen.rs  accept, count, stop in order          one unix listener, one TCP listener
+//! http.rs    bytes -> request, answer -> bytes     limits, timeouts, who may ask what
+//! rpc.rs     query + form + headers -> Call        pure, fuzzed
+//! dispatch.rs (version, action) -> handler         one table
+//! kms.rs ecs.rs actiontrail.rs own.rs              one small function an action
+//! error.rs   domain error -> published code        the only such table
+//! ```
+//!
+//! Handlers are blocking code and run on the blocking pool, so that a slow fsync holds up nobody's
+//! socket. The unix listener serves the daemon's own user and root, told by peer credentials, as
+//! the account's owner. The TCP listener serves `/health` and `/metrics` alone until requests can
+//! be signed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::clock::{Clock, Entropy};
+use crate::disk::Disks;
+use crate::kms::Kms;
+use crate::trail::Trail;
+
+mod actiontrail;
+mod answer;
+mod dispatch;
+mod ecs;
+pub mod error;
+mod http;
+mod kms;
+mod listen;
+mod own;
+pub mod rpc;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+pub use listen::{serve_tcp, serve_unix};
+
+/// Version of the product that holds what the cloud does not have (`CreateLocalDisk`,
+/// `ExportDiskKey`, …).
+pub const OWN_VERSION: &str = "2026-11-01";
+
+/// Where a daemon listens and keeps its state; ports as bound, paths absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Directory of catalog, layers and trail.
+    pub data_dir: PathBuf,
+    /// Unix socket of NBD.
+    pub nbd_unix: Option<PathBuf>,
+    /// TCP address of NBD.
+    pub nbd_tcp: Option<SocketAddr>,
+    /// Unix socket of the API.
+    pub api_unix: PathBuf,
+    /// HTTP address of health and metrics.
+    pub http: Option<SocketAddr>,
+}
+
+/// What the actions work on.
+pub struct Api {
+    /// The disks.
+    pub disks: Arc<Disks>,
+    /// The keys.
+    pub kms: Arc<Kms>,
+    /// What happened.
+    pub trail: Arc<Trail>,
+    /// Time of day, and uptime: its monotonic time starts with the process.
+    pub clock: Arc<dyn Clock>,
+    /// Request ids.
+    pub entropy: Arc<dyn Entropy>,
+    /// Account that owns everything, 16 digits.
+    pub account_id: String,
+    /// Region of ARNs.
+    pub region: String,
+    /// Where this daemon listens.
+    pub endpoints: Endpoints,
+    /// Where the root key comes from: `file`.
+    pub root_key_provider: &'static str,
+    /// How many disks are attached now; cheap, called for each `/health`.
+    pub attached_disks: Box<dyn Fn() -> usize + Send + Sync>,
+    /// The text of `/metrics`, in Prometheus' exposition format.
+    pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
+}

@@ -1,1 +1,261 @@
-//! Being written.
+//! What the daemon is told to do: validated once, never changed after.
+//!
+//! [`Config`] is the configuration as meant. It comes from [`Config::development`] (`--dev`) or from
+//! a file (`--config`), whose form as written is `yaml.rs`. `config/sealdisk.yaml` shows every
+//! option with its default and its danger.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::limits;
+use crate::units::ByteCount;
+
+pub mod quantity;
+mod yaml;
+
+pub use yaml::{ConfigError, Place, load, parse};
+
+/// TCP port of NBD (IANA), on the local host alone unless told otherwise.
+pub const NBD_TCP_DEFAULT: SocketAddr = local(10809);
+
+/// Where health and metrics are served unless told otherwise.
+pub const HTTP_DEFAULT: SocketAddr = local(8600);
+
+/// Account that owns everything unless told otherwise; ids of the cloud have 16 digits.
+pub const ACCOUNT_DEFAULT: &str = "1000000000000001";
+
+/// Region the API answers for unless told otherwise.
+pub const REGION_DEFAULT: &str = "cn-hangzhou";
+
+/// Longest path of a unix socket, in bytes (`sun_path` less its final zero).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// What the daemon runs for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// `--dev`: creates what it needs, keeps the root key beside the data, warns about it.
+    Development,
+    /// From a configuration file.
+    Production,
+}
+
+/// Everything the daemon is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What it runs for.
+    pub mode: Mode,
+    /// Absolute path of the directory of catalog, layers and trail.
+    pub data_dir: PathBuf,
+    /// 16 digits: the account that owns keys and disks.
+    pub account_id: String,
+    /// Region in ARNs and answers.
+    pub region: String,
+    /// Where the key above all keys comes from.
+    pub root_key: RootKey,
+    /// Where and how disks are served.
+    pub nbd: Nbd,
+    /// Where the control plane listens.
+    pub api: Api,
+    /// Bounds of the whole process.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// Where the root key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootKey {
+    /// A file of mode 0600 with one line.
+    File {
+        /// Its absolute path.
+        path: PathBuf,
+        /// Whether a missing one is made: right for the first start, wrong ever after.
+        may_create: bool,
+    },
+}
+
+/// Where and how disks are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nbd {
+    /// Unix socket; `None`: off.
+    pub unix: Option<PathBuf>,
+    /// TCP address; `None`: off.
+    pub tcp: Option<SocketAddr>,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Time a client has for its handshake.
+    pub handshake_timeout: Duration,
+}
+
+/// Where the control plane listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Unix socket of the API; it is always on, the command line needs it.
+    pub unix: PathBuf,
+    /// HTTP address for health and metrics; `None`: off.
+    pub http: Option<SocketAddr>,
+}
+
+/// Bounds of the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Data buffers of requests in flight, in bytes.
+    pub request_buffers: ByteCount,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// Least severe events shown.
+    pub level: LogLevel,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Least severe events shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only what failed.
+    Error,
+    /// And what is doubtful.
+    Warn,
+    /// And what happened.
+    Info,
+    /// And how.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+impl Config {
+    /// What `serve --dev` means: all state in `data_dir` (absolute), the root key beside it.
+    pub fn development(data_dir: PathBuf) -> Result<Self, ConfigError> {
+        let config = Self {
+            mode: Mode::Development,
+            root_key: RootKey::File { path: data_dir.join("root.key"), may_create: true },
+            nbd: Nbd {
+                unix: Some(data_dir.join("nbd.sock")),
+                tcp: Some(NBD_TCP_DEFAULT),
+                ..Nbd::default()
+            },
+            api: Api { unix: data_dir.join("api.sock"), http: Some(HTTP_DEFAULT) },
+            data_dir,
+            ..Self::default()
+        };
+        config.check_socket_paths()?;
+        Ok(config)
+    }
+
+    /// Refuses a data directory so deep that its sockets cannot have a name.
+    fn check_socket_paths(&self) -> Result<(), ConfigError> {
+        let paths = self.nbd.unix.iter().chain([&self.api.unix]);
+        match paths.into_iter().find(|path| !fits_socket_name(path)) {
+            Some(path) => Err(ConfigError::SocketPath { path: path.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a configuration file that says nothing means.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Production,
+            data_dir: "/var/lib/sealdisk".into(),
+            account_id: ACCOUNT_DEFAULT.to_owned(),
+            region: REGION_DEFAULT.to_owned(),
+            root_key: RootKey::File { path: "/etc/sealdisk/root.key".into(), may_create: false },
+            nbd: Nbd::default(),
+            api: Api { unix: "/run/sealdisk/api.sock".into(), http: Some(HTTP_DEFAULT) },
+            limits: Limits {
+                request_buffers: ByteCount::new(limits::TOTAL_BUFFER_BYTES_MAX as u64),
+            },
+            log: Log { format: LogFormat::Text, level: LogLevel::Info },
+        }
+    }
+}
+
+impl Default for Nbd {
+    fn default() -> Self {
+        Self {
+            unix: Some("/run/sealdisk/nbd.sock".into()),
+            tcp: None,
+            max_connections: limits::CONNECTIONS_MAX,
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+        }
+    }
+}
+
+impl LogLevel {
+    /// The name in the file and for filters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+fn fits_socket_name(path: &Path) -> bool {
+    path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX
+}
+
+/// Reads `127.0.0.1:10809`, `[::1]:0` or `off`.
+pub fn parse_listen_address(text: &str) -> Result<Option<SocketAddr>, AddressError> {
+    match text {
+        "off" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| AddressError),
+    }
+}
+
+/// A text is neither an address with port nor `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is no address; allowed: IP:PORT such as 127.0.0.1:8600 or [::1]:8600, or off")]
+pub struct AddressError;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn development_keeps_everything_in_one_directory() {
+        let config = Config::development("/work/here".into()).unwrap();
+        assert_eq!(config.nbd.unix, Some("/work/here/nbd.sock".into()));
+        assert_eq!(config.api.unix, PathBuf::from("/work/here/api.sock"));
+        let RootKey::File { path, may_create } = config.root_key;
+        assert_eq!((path, may_create), ("/work/here/root.key".into(), true));
+        assert_eq!(config.nbd.tcp, Some(NBD_TCP_DEFAULT));
+    }
+
+    #[test]
+    fn a_directory_too_deep_for_sockets_is_refused() {
+        let deep = PathBuf::from(format!("/{}", "x".repeat(SOCKET_PATH_BYTES_MAX)));
+        let error = Config::development(deep).unwrap_err();
+        assert!(error.to_string().contains("107 bytes"), "{error}");
+    }
+
+    #[test]
+    fn addresses_or_off() {
+        assert_eq!(parse_listen_address("off"), Ok(None));
+        assert_eq!(parse_listen_address("127.0.0.1:8600"), Ok(Some(HTTP_DEFAULT)));
+        assert_eq!(parse_listen_address("localhost"), Err(AddressError));
+        assert_eq!(parse_listen_address("OFF"), Err(AddressError));
+    }
+}

@@ -10,9 +10,12 @@ use std::ops::Range;
 
 use crate::units::{ByteCount, ByteOffset};
 
+pub mod buffer;
 pub mod faulty;
 pub mod file;
+mod lock;
 pub mod memory;
+pub mod store;
 
 /// A run of bytes in a file: does the engine hold anything there?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

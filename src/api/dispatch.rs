@@ -1,0 +1,40 @@
+//! Which function answers which action.
+
+use super::answer::Answer;
+use super::error::ApiError;
+use super::rpc::{Call, Parameters, Product};
+use super::{Api, actiontrail, ecs, kms, own};
+use crate::ram::{self, Caller};
+
+/// One action: parses its parameters, calls the domain, words the answer. Blocking.
+pub(super) type Handler = fn(&Api, &Caller, &Parameters) -> Result<Answer, ApiError>;
+
+/// The handler of an action; names are case-sensitive, as the cloud's are.
+pub(super) fn find(call: &Call) -> Result<Handler, ApiError> {
+    let handler = match call.product {
+        Product::Kms => kms::handler(&call.action),
+        Product::Ecs => ecs::handler(&call.action),
+        Product::ActionTrail => actiontrail::handler(&call.action),
+        Product::Own => own::handler(&call.action),
+    };
+    handler.ok_or_else(|| {
+        let message = "Specified api is not found, please check your url and method.";
+        ApiError::new(404, "InvalidAction.NotFound", message)
+    })
+}
+
+/// Asks the policy, for the few actions that end in this rank; KMS and disks ask for themselves.
+/// `relative` names the resource within the account, as in `disk/d-…`.
+pub(super) fn authorise(
+    api: &Api,
+    caller: &Caller,
+    (service, action): (&str, &str),
+    relative: &str,
+) -> Result<(), ApiError> {
+    let resource = format!("acs:{service}:{}:{}:{relative}", api.region, api.account_id);
+    if ram::decide(&caller.principal, &format!("{service}:{action}"), &resource).is_allowed() {
+        return Ok(());
+    }
+    let message = "This operation is forbidden by permission system.";
+    Err(ApiError::new(403, "Forbidden.NoPermission", message))
+}

@@ -1,0 +1,99 @@
+//! Domain errors as published codes: the one table between them.
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::rpc::Product;
+use crate::disk::ControlError;
+use crate::kms::KmsError;
+use crate::trail::TrailError;
+
+/// A refusal in the form the cloud publishes: HTTP status, code, message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: u16,
+    /// Published code, such as `InvalidDiskId.NotFound`.
+    pub code: Cow<'static, str>,
+    /// What is wrong, for people.
+    pub message: String,
+    /// What to do about it, where that is not plain.
+    pub recommend: Option<Cow<'static, str>>,
+}
+
+impl ApiError {
+    pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code: code.into(), message: message.into(), recommend: None }
+    }
+
+    #[must_use]
+    pub(super) fn recommending(mut self, what: impl Into<Cow<'static, str>>) -> Self {
+        self.recommend = Some(what.into());
+        self
+    }
+
+    /// A parameter that must be there is not. The gateway of ECS and that of KMS word it apart.
+    pub(super) fn missing(product: Product, name: &str) -> Self {
+        let message = match product {
+            Product::Kms => format!("The parameter \"{name}\" is needed but not provided."),
+            Product::Ecs | Product::ActionTrail | Product::Own => format!(
+                "The input parameter \"{name}\" that is mandatory for processing this request is \
+                 not supplied."
+            ),
+        };
+        Self::new(400, "MissingParameter", message)
+    }
+
+    /// A parameter has a value it cannot have.
+    pub(super) fn invalid(name: &str) -> Self {
+        let message = format!("The specified parameter \"{name}\" is not valid.");
+        Self::new(400, "InvalidParameter", message)
+    }
+
+    /// A published parameter that this release does not implement: refused, for to ignore it would
+    /// be to do something else than was asked.
+    pub(super) fn unsupported(name: &str) -> Self {
+        let message = format!("The parameter \"{name}\" is not supported by this release.");
+        Self::new(400, "UnsupportedOperation", message).recommending("leave it out")
+    }
+
+    /// The body of the answer.
+    pub(super) fn body(&self, request_id: Uuid, host_id: &str) -> Value {
+        let mut body = json!({
+            "RequestId": request_id.to_string(),
+            "HostId": host_id,
+            "Code": self.code,
+            "Message": self.message,
+        });
+        if let Some(recommend) = &self.recommend {
+            body["Recommend"] = json!(recommend);
+        }
+        body
+    }
+}
+
+impl From<KmsError> for ApiError {
+    fn from(error: KmsError) -> Self {
+        Self::new(error.status(), error.code(), error.message())
+    }
+}
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        Self {
+            status: error.status(),
+            code: error.code().to_owned().into(),
+            message: error.message(),
+            recommend: None,
+        }
+    }
+}
+
+/// The trail fails closed: nothing more is answered until it can be written again.
+impl From<TrailError> for ApiError {
+    fn from(error: TrailError) -> Self {
+        Self::new(500, "InternalFailure", format!("The audit trail could not be read: {error}"))
+    }
+}

@@ -1,0 +1,217 @@
+//! One HTTP request: who may ask what, how much of it is read, and the answer as bytes.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::error::ApiError;
+use super::rpc::{Call, Wire};
+use super::{Api, dispatch, status};
+use crate::clock::random_uuid;
+use crate::limits;
+use crate::ram::{Caller, Principal};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
+
+/// Longest `User-Agent` that is kept for the trail, in characters.
+const USER_AGENT_CHARS_MAX: usize = 256;
+
+/// What a request is answered from. The API itself; tests put something small here.
+pub(super) trait Control: Send + Sync + 'static {
+    /// A fresh id for one request.
+    fn request_id(&self) -> Uuid;
+    /// Does what is asked. Blocking.
+    fn answer(&self, call: &Call, origin: Origin) -> Result<Bytes, ApiError>;
+    /// The body of `/health`. May block shortly.
+    fn health(&self) -> Value;
+    /// The body of `/metrics`. May block shortly.
+    fn metrics(&self) -> String;
+}
+
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pub(super) request_id: Uuid,
+    pub(super) source: String,
+    pub(super) user_agent: String,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// `unix:uid=0`, or an IP address: for the trail.
+    pub(super) source: String,
+    /// What they may ask for.
+    pub(super) access: Access,
+}
+
+/// What a peer may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everything, as the account's owner.
+    Owner,
+    /// `/health` and `/metrics`; for the rest, this is why not.
+    StatusOnly(&'static str),
+}
+
+impl Control for Api {
+    fn request_id(&self) -> Uuid {
+        random_uuid(self.entropy.as_ref())
+    }
+
+    fn answer(&self, call: &Call, origin: Origin) -> Result<Bytes, ApiError> {
+        let handler = dispatch::find(call)?;
+        let request_id = origin.request_id;
+        let caller = Caller {
+            principal: Principal::Root { account: self.account_id.clone() },
+            request_id,
+            source: origin.source,
+            user_agent: origin.user_agent,
+        };
+        let answer = handler(self, &caller, &call.parameters)?;
+        Ok(answer.into_body(request_id))
+    }
+
+    fn health(&self) -> Value {
+        status::health(self)
+    }
+
+    fn metrics(&self) -> String {
+        (self.render_metrics)()
+    }
+}
+
+/// Answers one request; whatever goes wrong becomes an answer too.
+pub(super) async fn handle(
+    request: Request<Incoming>,
+    control: Arc<dyn Control>,
+    peer: Arc<Peer>,
+    body_timeout: Duration,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let request_id = control.request_id();
+    let host_id = header(request.headers(), HOST.as_str()).unwrap_or_default().to_owned();
+    let origin = Origin {
+        request_id,
+        source: peer.source.clone(),
+        user_agent: user_agent(request.headers()),
+    };
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let answered = match request.uri().path() {
+        "/health" if is_read => blocking(move || Ok(control.health().to_string().into())).await,
+        "/metrics" if is_read => {
+            let text = blocking(move || Ok(control.metrics().into())).await;
+            return Ok(respond(text, TEXT, request_id, &host_id));
+        }
+        "/" => call(request, control, peer.access, (origin, body_timeout)).await,
+        _ => Err(ApiError::new(404, "InvalidAction.NotFound", "There is nothing at this path.")
+            .recommending("the API is at /, its state at /health and /metrics")),
+    };
+    Ok(respond(answered, JSON, request_id, &host_id))
+}
+
+async fn call(
+    request: Request<Incoming>,
+    control: Arc<dyn Control>,
+    access: Access,
+    (origin, body_timeout): (Origin, Duration),
+) -> Result<Bytes, ApiError> {
+    if let Access::StatusOnly(reason) = access {
+        return Err(ApiError::new(403, "Forbidden.NoPermission", reason));
+    }
+    if !matches!(*request.method(), Method::GET | Method::POST) {
+        let message = "This HTTP method is not supported; use GET or POST.";
+        return Err(ApiError::new(403, "UnsupportedHTTPMethod", message));
+    }
+    let (head, body) = request.into_parts();
+    let form = read_body(body, body_timeout).await?;
+    let is_form = head.headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value.len() >= FORM.len() && value[..FORM.len()].eq_ignore_ascii_case(FORM)
+    });
+    if !form.is_empty() && !is_form {
+        let message = "A body must be application/x-www-form-urlencoded.";
+        return Err(ApiError::new(400, "ParseRequestParameterException", message));
+    }
+    let wire = Wire {
+        action: header(&head.headers, "x-acs-action"),
+        version: header(&head.headers, "x-acs-version"),
+        query: head.uri.query().unwrap_or_default(),
+        form: &form,
+    };
+    let call = Call::read(&wire)?;
+    blocking(move || control.answer(&call, origin)).await
+}
+
+/// Reads a body whole, within its bounds of length and time.
+async fn read_body(body: Incoming, timeout: Duration) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        let message = format!("A request has at most {} bytes.", limits::API_BODY_BYTES_MAX);
+        ApiError::new(413, "RequestEntityTooLarge", message)
+    };
+    if body.size_hint().lower() > limits::API_BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let limited = Limited::new(body, limits::API_BODY_BYTES_MAX);
+    match tokio::time::timeout(timeout, limited.collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => {
+            let message = "The request body could not be read.";
+            Err(ApiError::new(400, "ParseRequestParameterException", message))
+        }
+        Err(_) => {
+            let message = "The request body did not come in time.";
+            Err(ApiError::new(408, "RequestTimeout", message))
+        }
+    }
+}
+
+/// Runs blocking work beside the sockets. A panic in it is this request's failure, nobody else's.
+async fn blocking(
+    work: impl FnOnce() -> Result<Bytes, ApiError> + Send + 'static,
+) -> Result<Bytes, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request handler ended abnormally");
+        Err(ApiError::new(500, "InternalFailure", "The request failed inside the daemon.")
+            .recommending("see the daemon's log"))
+    })
+}
+
+fn respond(
+    answered: Result<Bytes, ApiError>,
+    content_type: HeaderValue,
+    request_id: Uuid,
+    host_id: &str,
+) -> Response<Full<Bytes>> {
+    let (status, content_type, body) = match answered {
+        Ok(body) => (StatusCode::OK, content_type, body),
+        Err(error) => {
+            let status = StatusCode::from_u16(error.status);
+            let body = error.body(request_id, host_id).to_string().into();
+            (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), JSON, body)
+        }
+    };
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn user_agent(headers: &HeaderMap) -> String {
+    let text = header(headers, USER_AGENT.as_str()).unwrap_or_default();
+    text.chars().take(USER_AGENT_CHARS_MAX).collect()
+}

@@ -1,0 +1,333 @@
+//! The command line as written; clap makes parser and help of it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::endpoint::Endpoint;
+use super::output::Form;
+use crate::config::quantity::{QuantityError, parse_size, parse_span};
+use crate::config::{AddressError, parse_listen_address};
+use crate::units::ByteCount;
+
+/// Encrypted virtual disks over NBD, with the key management of a cloud built in.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sealdisk",
+    version,
+    max_term_width = 100,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  \
+        sealdisk serve --dev                                     # in one terminal\n  \
+        sealdisk disk create --name db --size 10GiB --attach     # in another\n  \
+        sealdisk disk uri db\n\n\
+        Exit codes: 0 done, 1 refused or failed, 2 wrong command line."
+)]
+pub struct Arguments {
+    /// Where the daemon is: unix:PATH or http://HOST:PORT. Without it ./sealdisk-data/api.sock and
+    /// /run/sealdisk/api.sock are tried.
+    #[arg(long, global = true, env = "SEALDISK_ENDPOINT", value_parser = Endpoint::parse)]
+    pub endpoint: Option<Endpoint>,
+    /// How answers are written.
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Form,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the daemon
+    Serve(Serve),
+    /// Create, attach and look at disks
+    Disk {
+        /// What to do.
+        #[command(subcommand)]
+        command: DiskCommand,
+    },
+    /// Manage the keys that wrap the disks' data keys
+    Key {
+        /// What to do.
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// Give keys names
+    Alias {
+        /// What to do.
+        #[command(subcommand)]
+        command: AliasCommand,
+    },
+    /// Look into layer files, without a daemon
+    Layer {
+        /// What to do.
+        #[command(subcommand)]
+        command: LayerCommand,
+    },
+    /// Read the audit trail
+    Trail {
+        /// What to do.
+        #[command(subcommand)]
+        command: TrailCommand,
+    },
+}
+
+/// Start the daemon, for development or from a configuration file.
+#[derive(Args, Debug)]
+#[command(
+    group = clap::ArgGroup::new("form").required(true).args(["dev", "config"]),
+    after_help = "Examples:\n  \
+        sealdisk serve --dev\n  \
+        sealdisk serve --dev --data-dir /tmp/trial --nbd-tcp off --http 127.0.0.1:0\n  \
+        sealdisk serve --config config/sealdisk.yaml"
+)]
+pub struct Serve {
+    /// Need no configuration: keep all state in ./sealdisk-data, make a root key if there is none.
+    /// Not for data you care about.
+    #[arg(long)]
+    pub dev: bool,
+    /// Read the configuration from this file (see config/sealdisk.yaml)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Keep all state here instead
+    #[arg(long, value_name = "DIR", requires = "dev", conflicts_with = "config")]
+    pub data_dir: Option<PathBuf>,
+    /// Serve disks at this TCP address instead of 127.0.0.1:10809, or off
+    #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
+          value_parser = listen)]
+    pub nbd_tcp: Option<Listen>,
+    /// Serve health and metrics here instead of 127.0.0.1:8600, or off
+    #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
+          value_parser = listen)]
+    pub http: Option<Listen>,
+}
+
+/// An address to listen at; `None` is `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+/// Commands on disks.
+#[derive(Debug, Subcommand)]
+pub enum DiskCommand {
+    /// Create a disk, encrypted unless told otherwise
+    #[command(after_help = "Examples:\n  \
+        sealdisk disk create --name db --size 10GiB --attach\n  \
+        sealdisk disk create --name c --size 1GiB --key-id alias/byok\n  \
+        sealdisk disk create --name p --size 512M --unencrypted")]
+    Create(CreateDisk),
+    /// List all disks
+    #[command(after_help = "Examples:\n  sealdisk disk list\n  sealdisk disk list -o json")]
+    List,
+    /// Show one disk
+    #[command(after_help = "Example:\n  sealdisk disk show db")]
+    Show(DiskName),
+    /// Attach a disk: from now on it is served over NBD
+    #[command(after_help = "Examples:\n  sealdisk disk attach db\n  \
+        sealdisk disk attach db --instance i-web1")]
+    Attach {
+        /// Which.
+        #[command(flatten)]
+        disk: DiskName,
+        /// Instance to attach it to
+        #[arg(long, default_value = LOCAL_INSTANCE, value_name = "i-…")]
+        instance: String,
+    },
+    /// Detach a disk: its clients are sent away, its key leaves memory
+    #[command(after_help = "Example:\n  sealdisk disk detach db")]
+    Detach(DiskName),
+    /// Delete a disk and its data
+    #[command(after_help = "Examples:\n  sealdisk disk delete db\n  sealdisk disk delete db --yes")]
+    Delete {
+        /// Which.
+        #[command(flatten)]
+        disk: DiskName,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show how to connect to a disk
+    #[command(after_help = "Example:\n  qemu-img info \"$(sealdisk disk uri db | head -1)\"")]
+    Uri(DiskName),
+    /// Break-glass: write the data key of a disk's layer to a file, for cryptsetup
+    #[command(after_help = "Example:\n  sealdisk disk export-key db --to db.key\n\n\
+        Whoever has the file reads the disk, for ever. The export is in the audit trail.")]
+    ExportKey {
+        /// Which.
+        #[command(flatten)]
+        disk: DiskName,
+        /// New file for the key, mode 0600
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Instance that clients of this host attach as.
+pub const LOCAL_INSTANCE: &str = "i-local";
+
+/// A disk.
+#[derive(Args, Debug)]
+pub struct DiskName {
+    /// Id (d-…) or unique name
+    #[arg(value_name = "DISK")]
+    pub disk: String,
+}
+
+/// What a new disk shall be.
+#[derive(Args, Debug)]
+pub struct CreateDisk {
+    /// Its name; also its export name
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Its size: 10GiB, 512M, 1TiB
+    #[arg(long, value_parser = disk_size)]
+    pub size: ByteCount,
+    /// What it is for
+    #[arg(long)]
+    pub description: Option<String>,
+    /// Key that wraps its data key: id or alias; the service key alias/acs/ecs without it
+    #[arg(long, value_name = "KEY")]
+    pub key_id: Option<String>,
+    /// Store data in clear: cannot be changed later
+    #[arg(long, conflicts_with = "key_id")]
+    pub unencrypted: bool,
+    /// Let clients only read
+    #[arg(long)]
+    pub read_only: bool,
+    /// Attach it at once
+    #[arg(long)]
+    pub attach: bool,
+    /// Instance to attach it to
+    #[arg(long, default_value = LOCAL_INSTANCE, requires = "attach", value_name = "i-…")]
+    pub instance: String,
+}
+
+/// Commands on keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Create a key
+    #[command(after_help = "Example:\n  sealdisk key create --description 'the database'")]
+    Create {
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List all keys
+    #[command(after_help = "Example:\n  sealdisk key list")]
+    List,
+    /// Show one key
+    #[command(after_help = "Example:\n  sealdisk key show alias/byok")]
+    Show(KeyName),
+    /// Let a key be used again
+    #[command(after_help = "Example:\n  sealdisk key enable alias/byok")]
+    Enable(KeyName),
+    /// Refuse use of a key: its disks stay attached, but cannot be attached again
+    #[command(after_help = "Example:\n  sealdisk key disable alias/byok")]
+    Disable(KeyName),
+    /// Destroy a key after a waiting time: its disks are lost then
+    #[command(after_help = "Example:\n  sealdisk key schedule-deletion alias/byok --days 30")]
+    ScheduleDeletion {
+        /// Which.
+        #[command(flatten)]
+        key: KeyName,
+        /// Days until it is destroyed
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(7..=366))]
+        days: u32,
+    },
+    /// Keep a key that waits for its deletion
+    #[command(after_help = "Example:\n  sealdisk key cancel-deletion alias/byok")]
+    CancelDeletion(KeyName),
+}
+
+/// A key.
+#[derive(Args, Debug)]
+pub struct KeyName {
+    /// Id or alias (alias/…)
+    #[arg(value_name = "KEY")]
+    pub key: String,
+}
+
+/// Commands on aliases.
+#[derive(Debug, Subcommand)]
+pub enum AliasCommand {
+    /// Give a key a name
+    #[command(after_help = "Example:\n  sealdisk alias create alias/byok KEY-ID")]
+    Create(AliasAndKey),
+    /// List all aliases
+    #[command(after_help = "Example:\n  sealdisk alias list")]
+    List,
+    /// Point an alias to another key; disks keep the key they have
+    #[command(after_help = "Example:\n  sealdisk alias update alias/byok OTHER-KEY-ID")]
+    Update(AliasAndKey),
+    /// Remove an alias; its key stays
+    #[command(after_help = "Example:\n  sealdisk alias delete alias/byok")]
+    Delete {
+        /// alias/…
+        alias: String,
+    },
+}
+
+/// An alias and the key it shall name.
+#[derive(Args, Debug)]
+pub struct AliasAndKey {
+    /// alias/…
+    pub alias: String,
+    /// Id of the key, or another alias of it
+    #[command(flatten)]
+    pub key: KeyName,
+}
+
+/// Commands on layer files.
+#[derive(Debug, Subcommand)]
+pub enum LayerCommand {
+    /// Show the envelope of a layer: everything but secrets; needs no key and no daemon
+    #[command(after_help = "Example:\n  sealdisk layer inspect FILE   # disk show lists the files")]
+    Inspect {
+        /// The layer
+        file: PathBuf,
+    },
+}
+
+/// Commands on the audit trail.
+#[derive(Debug, Subcommand)]
+pub enum TrailCommand {
+    /// List audit events, newest first
+    #[command(after_help = "Examples:\n  sealdisk trail list\n  \
+        sealdisk trail list --event Decrypt --since 24h\n  \
+        sealdisk trail list --resource d-… -o json")]
+    List(TrailFilter),
+}
+
+/// Which events.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("condition").args(["event", "service", "resource"]))]
+pub struct TrailFilter {
+    /// Only events of this name (CreateDisk, Decrypt, …)
+    #[arg(long)]
+    pub event: Option<String>,
+    /// Only events of this service (Ecs, Kms)
+    #[arg(long)]
+    pub service: Option<String>,
+    /// Only events about this resource: an id
+    #[arg(long)]
+    pub resource: Option<String>,
+    /// How far back: 30m, 24h
+    #[arg(long, default_value = "168h", value_parser = parse_span)]
+    pub since: std::time::Duration,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+}
+
+fn listen(text: &str) -> Result<Listen, AddressError> {
+    parse_listen_address(text).map(Listen)
+}
+
+fn disk_size(text: &str) -> Result<ByteCount, QuantityError> {
+    parse_size(text)
+}

@@ -1,0 +1,226 @@
+//! One call to the daemon at a time: a form over HTTP, an answer in JSON.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::{Request, Response, body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
+
+use super::endpoint::{self, Endpoint};
+use super::failure::Failure;
+
+/// Time a call may take, fsyncs of the daemon included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Longest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Entries asked for at a time when a whole list is wanted: the most the API gives.
+const PAGE_SIZE: usize = 100;
+
+/// Product versions the commands speak.
+pub(super) const ECS: &str = "2014-05-26";
+pub(super) const KMS: &str = "2016-01-20";
+pub(super) const ACTIONTRAIL: &str = "2020-07-06";
+pub(super) const OWN: &str = crate::api::OWN_VERSION;
+
+/// Parameters of a call.
+pub(super) type Parameters<'a> = &'a [(&'a str, &'a str)];
+
+/// The daemon, seen from here.
+pub(super) struct Client {
+    endpoint: Endpoint,
+    runtime: Runtime,
+}
+
+/// An answer that came: its HTTP status, and its body in memory that is wiped.
+struct Answer {
+    status: u16,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Client {
+    /// The daemon at `told`, or at one of the usual places.
+    pub(super) fn find(told: Option<Endpoint>) -> Result<Self, Failure> {
+        let endpoint = endpoint::first_alive(endpoint::candidates(told))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+        Ok(Self { endpoint, runtime })
+    }
+
+    /// Does `action` and returns its answer, always an object.
+    pub(super) fn call(
+        &self,
+        version: &str,
+        action: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Value, Failure> {
+        let body = self.call_secret(version, action, parameters)?;
+        let answer = serde_json::from_slice(&body).ok().filter(Value::is_object);
+        answer.ok_or_else(|| self.not_sealdisk())
+    }
+
+    /// As [`Client::call`] for an answer that holds a secret: its bytes, to be read in place.
+    /// Best effort: what the HTTP library buffered is freed, not wiped.
+    pub(super) fn call_secret(
+        &self,
+        version: &str,
+        action: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let fixed = [("Action", action), ("Version", version)];
+        let pairs: Vec<String> = fixed
+            .iter()
+            .chain(parameters)
+            .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
+            .collect();
+        let exchange = async {
+            let exchange = self.exchange(pairs.join("&"));
+            match tokio::time::timeout(CALL_TIMEOUT, exchange).await {
+                Ok(answered) => answered.map_err(|error| self.unreachable(&*error)),
+                Err(_) => Err(Failure::new(format!("{} does not answer", self.endpoint))),
+            }
+        };
+        let answer = self.runtime.block_on(exchange)?;
+        if answer.status == 200 { Ok(answer.body) } else { Err(self.refusal(&answer)) }
+    }
+
+    /// All entries of a list that comes in pages: `outer.inner[]`.
+    pub(super) fn list_all(
+        &self,
+        (version, action): (&str, &str),
+        parameters: Parameters<'_>,
+        (outer, inner): (&str, &str),
+    ) -> Result<Vec<Value>, Failure> {
+        let mut all = Vec::new();
+        for number in 1.. {
+            let (number, size) = (number.to_string(), PAGE_SIZE.to_string());
+            let paging = [("PageNumber", number.as_str()), ("PageSize", size.as_str())];
+            let mut answer = self.call(version, action, &[parameters, &paging].concat())?;
+            let page = answer.get_mut(outer).and_then(|wrapped| wrapped.get_mut(inner));
+            let Some(Value::Array(page)) = page.map(Value::take) else {
+                return Err(self.not_sealdisk());
+            };
+            let is_last = page.len() < PAGE_SIZE;
+            all.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    async fn exchange(&self, form: String) -> Result<Answer, Box<dyn std::error::Error>> {
+        let (host, response) = match &self.endpoint {
+            Endpoint::Unix(path) => {
+                let host = "localhost";
+                (host, send(UnixStream::connect(path).await?, request(host, form)?).await?)
+            }
+            Endpoint::Http(host) => {
+                let stream = TcpStream::connect(host.as_str()).await?;
+                (host.as_str(), send(stream, request(host, form)?).await?)
+            }
+        };
+        tracing::trace!(host, status = response.status().as_u16(), "answered");
+        let status = response.status().as_u16();
+        Ok(Answer { status, body: read_body(response).await? })
+    }
+
+    fn refusal(&self, answer: &Answer) -> Failure {
+        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        match (said["Code"].as_str(), said["Message"].as_str()) {
+            (Some(code), Some(message)) => {
+                Failure::refused(code, message, said["Recommend"].as_str())
+            }
+            _ => self.not_sealdisk(),
+        }
+    }
+
+    fn not_sealdisk(&self) -> Failure {
+        Failure::new(format!("what answers at {} is no sealdisk daemon", self.endpoint))
+    }
+
+    fn unreachable(&self, error: &dyn std::error::Error) -> Failure {
+        Failure::new(format!("{}: {error}", self.endpoint))
+            .hint("the daemon may have stopped meanwhile; its log tells why")
+    }
+}
+
+fn request(host: &str, form: String) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    Request::post("/")
+        .header(HOST, host)
+        .header(USER_AGENT, concat!("sealdisk/", env!("CARGO_PKG_VERSION")))
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Full::new(form.into()))
+}
+
+async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with the answer; an error on it shows in the answer as well.
+    tokio::spawn(connection);
+    sender.send_request(request).await
+}
+
+async fn read_body(
+    response: Response<Incoming>,
+) -> Result<Zeroizing<Vec<u8>>, Box<dyn std::error::Error>> {
+    let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let expected = length.and_then(|text| text.parse().ok()).unwrap_or(0).min(ANSWER_BYTES_MAX);
+    let mut kept = Zeroizing::new(Vec::with_capacity(expected));
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if kept.len() + data.len() > ANSWER_BYTES_MAX {
+            return Err("the answer is too long".into());
+        }
+        kept.extend_from_slice(&data);
+    }
+    Ok(kept)
+}
+
+/// Percent-encodes for a form, or for a query: RFC 3986 unreserved characters stay.
+pub(super) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// The text of a field; empty if it is absent or no text.
+pub(super) fn text<'a>(item: &'a Value, field: &str) -> &'a str {
+    item[field].as_str().unwrap_or_default()
+}
+
+/// A list in the API's own wrapping, all pages in one.
+pub(super) fn wrapped(outer: &str, inner: &str, items: Vec<Value>) -> Value {
+    let total = items.len();
+    json!({outer: {inner: items}, "TotalCount": total})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoding_keeps_only_unreserved_characters() {
+        assert_eq!(encode("alias/a b~ü"), "alias%2Fa%20b~%C3%BC");
+    }
+}

@@ -1,0 +1,313 @@
+//! The configuration as written, and every way in which it can be wrong.
+//!
+//! Each value is checked while the parser stands on it, so that a refusal names its line. A file is
+//! read whole and is small ([`FILE_BYTES_MAX`]).
+
+use std::fmt;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::quantity::{parse_size, parse_span};
+use super::{Config, Limits, LogFormat, LogLevel, RootKey, fits_socket_name};
+use crate::limits;
+use crate::units::ByteCount;
+
+/// Largest configuration file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Why a configuration cannot be used. Always its writer's fault, or the file system's.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no configuration: larger than 1 MiB.
+    #[error("{}: larger than 1 MiB, so this is no configuration file", file.display())]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+    },
+    /// An option or value is wrong.
+    #[error("{place}: {reason}")]
+    Refused {
+        /// Where it stands.
+        place: Place,
+        /// What is wrong with it, and what is allowed.
+        reason: String,
+    },
+    /// A unix socket cannot have so long a name.
+    #[error("{}: a unix socket's path has at most 107 bytes; use a shorter directory", path.display())]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+/// A position in a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// Line and column, counted from 1, where the parser knows them.
+    pub line_column: Option<(usize, usize)>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        match self.line_column {
+            Some((line, column)) => write!(f, ":{line}:{column}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads and checks a configuration file.
+pub fn load(file: &Path) -> Result<Config, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { file: file.to_owned(), source };
+    let opened = std::fs::File::open(file).map_err(unreadable)?;
+    let mut text = String::new();
+    opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(ConfigError::TooLarge { file: file.to_owned() });
+    }
+    parse(file, &text)
+}
+
+/// Checks the text of a configuration file; `file` only names it in refusals.
+pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
+    // A file of comments alone is a valid way to ask for the defaults.
+    let written: Option<Written> =
+        serde_yaml::from_str(text).map_err(|error| refusal(file, &error))?;
+    Ok(written.unwrap_or_default().meant())
+}
+
+fn refusal(file: &Path, error: &serde_yaml::Error) -> ConfigError {
+    let line_column = error.location().map(|at| (at.line(), at.column()));
+    let mut reason = error.to_string();
+    if let Some((line, column)) = line_column {
+        let tail = format!(" at line {line} column {column}");
+        reason.truncate(reason.rfind(&tail).unwrap_or(reason.len()));
+    }
+    let reason =
+        reason.replace("unknown field", "unknown option").replace("expected one of", "allowed:");
+    ConfigError::Refused { place: Place { file: file.to_owned(), line_column }, reason }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Written {
+    data_dir: Option<AbsolutePath>,
+    account_id: Option<AccountId>,
+    region: Option<Region>,
+    root_key: WrittenRootKey,
+    nbd: WrittenNbd,
+    api: WrittenApi,
+    limits: WrittenLimits,
+    log: WrittenLog,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenRootKey {
+    provider: Option<Provider>,
+    path: Option<AbsolutePath>,
+    create: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenNbd {
+    unix: Option<SocketPathOrOff>,
+    tcp: Option<Address>,
+    max_connections: Option<Connections>,
+    handshake_timeout: Option<HandshakeTimeout>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenApi {
+    unix: Option<SocketPath>,
+    http: Option<Address>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenLimits {
+    request_buffers: Option<BufferBytes>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenLog {
+    format: Option<Format>,
+    level: Option<Level>,
+}
+
+impl Written {
+    fn meant(self) -> Config {
+        let mut config = Config::default();
+        replace(&mut config.data_dir, self.data_dir.map(|value| value.0));
+        replace(&mut config.account_id, self.account_id.map(|value| value.0));
+        replace(&mut config.region, self.region.map(|value| value.0));
+        let RootKey::File { path, may_create } = &mut config.root_key;
+        // Only one provider exists so far; naming it changes nothing.
+        let Provider = self.root_key.provider.unwrap_or(Provider);
+        replace(path, self.root_key.path.map(|value| value.0));
+        replace(may_create, self.root_key.create);
+        replace(&mut config.nbd.unix, self.nbd.unix.map(|value| value.0));
+        replace(&mut config.nbd.tcp, self.nbd.tcp.map(|value| value.0));
+        replace(&mut config.nbd.max_connections, self.nbd.max_connections.map(|value| value.0));
+        replace(&mut config.nbd.handshake_timeout, self.nbd.handshake_timeout.map(|value| value.0));
+        replace(&mut config.api.unix, self.api.unix.map(|value| value.0));
+        replace(&mut config.api.http, self.api.http.map(|value| value.0));
+        let buffers = self.limits.request_buffers.map(|value| value.0);
+        config.limits =
+            Limits { request_buffers: buffers.unwrap_or(config.limits.request_buffers) };
+        replace(&mut config.log.format, self.log.format.map(|value| value.0));
+        replace(&mut config.log.level, self.log.level.map(|value| value.0));
+        config
+    }
+}
+
+fn replace<T>(default: &mut T, written: Option<T>) {
+    if let Some(value) = written {
+        *default = value;
+    }
+}
+
+struct AbsolutePath(PathBuf);
+struct SocketPath(PathBuf);
+struct SocketPathOrOff(Option<PathBuf>);
+struct Address(Option<SocketAddr>);
+struct AccountId(String);
+struct Region(String);
+struct Provider;
+struct Connections(usize);
+struct HandshakeTimeout(Duration);
+struct BufferBytes(ByteCount);
+struct Format(LogFormat);
+struct Level(LogLevel);
+
+/// Reads a type from the text of a scalar; the refusal names the value and what is allowed.
+macro_rules! from_scalar {
+    ($($name:ident <- |$text:ident| $read:expr;)*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(Scalar(|$text: &str| $read))
+            }
+        }
+    )*};
+}
+
+from_scalar! {
+    AbsolutePath <- |text| absolute_path(text).map(Self);
+    SocketPath <- |text| socket_path(text).map(Self);
+    SocketPathOrOff <- |text| match text {
+        "off" => Ok(Self(None)),
+        path => socket_path(path).map(|path| Self(Some(path))),
+    };
+    Address <- |text| super::parse_listen_address(text).map(Self).map_err(|error| error.to_string());
+    AccountId <- |text| account_id(text).map(Self);
+    Region <- |text| region(text).map(Self);
+    Provider <- |text| choice(text, &[("file", ())]).map(|()| Self);
+    Connections <- |text| connections(text).map(Self);
+    HandshakeTimeout <- |text| handshake_timeout(text).map(Self);
+    BufferBytes <- |text| buffer_bytes(text).map(Self);
+    Format <- |text| {
+        choice(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]).map(Self)
+    };
+    Level <- |text| {
+        use LogLevel::{Debug, Error, Info, Trace, Warn};
+        choice(text, &[Error, Warn, Info, Debug, Trace].map(|level| (level.as_str(), level))).map(Self)
+    };
+}
+
+struct Scalar<F>(F);
+
+impl<T, F: Fn(&str) -> Result<T, String>> de::Visitor<'_> for Scalar<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a single value")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).map_err(|reason| E::custom(format_args!("`{text}` {reason}")))
+    }
+}
+
+fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("is no absolute path; begin it with /".into()) }
+}
+
+fn socket_path(text: &str) -> Result<PathBuf, String> {
+    let path = absolute_path(text)?;
+    if fits_socket_name(&path) {
+        return Ok(path);
+    }
+    Err(format!("is too long for a unix socket; allowed: {} bytes", super::SOCKET_PATH_BYTES_MAX))
+}
+
+fn account_id(text: &str) -> Result<String, String> {
+    if text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(text.to_owned());
+    }
+    Err("is no account id; allowed: 16 digits".into())
+}
+
+fn region(text: &str) -> Result<String, String> {
+    let is_known_form =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (2..=32).contains(&text.len()) && text.bytes().all(is_known_form) {
+        return Ok(text.to_owned());
+    }
+    Err("is no region; allowed: 2 to 32 of a-z, 0-9 and -, such as cn-hangzhou".into())
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    const ALLOWED: RangeInclusive<usize> = 1..=65_536;
+    match text.parse() {
+        Ok(count) if ALLOWED.contains(&count) => Ok(count),
+        _ => Err("is out of range; allowed: 1 to 65536".into()),
+    }
+}
+
+fn handshake_timeout(text: &str) -> Result<Duration, String> {
+    const ALLOWED: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
+    let span = parse_span(text).map_err(|error| error.to_string())?;
+    if ALLOWED.contains(&span) {
+        Ok(span)
+    } else {
+        Err("is out of range; allowed: 100ms to 5m".into())
+    }
+}
+
+/// The least that lets one connection use what limits.rs grants it.
+fn buffer_bytes(text: &str) -> Result<ByteCount, String> {
+    const LEAST: u64 = limits::CONNECTION_BUFFER_BYTES_MAX as u64;
+    let size = parse_size(text).map_err(|error| error.to_string())?;
+    if (LEAST..=1 << 40).contains(&size.get()) {
+        return Ok(size);
+    }
+    Err(format!("is out of range; allowed: {}MiB to 1TiB", LEAST >> 20))
+}
+
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let found = choices.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        format!("is not known; allowed: {}", names.join(", "))
+    })
+}

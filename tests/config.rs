@@ -1,0 +1,158 @@
+//! The configuration file: what the shipped one means, and how each mistake is refused.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sealdisk::config::{Config, ConfigError, LogFormat, LogLevel, RootKey, load, parse};
+use sealdisk::units::ByteCount;
+
+const SHIPPED: &str = include_str!("../config/sealdisk.yaml");
+
+fn read(text: &str) -> Result<Config, ConfigError> {
+    parse(Path::new("sealdisk.yaml"), text)
+}
+
+fn refusal(text: &str) -> String {
+    read(text).expect_err("this configuration is wrong").to_string()
+}
+
+#[test]
+fn the_shipped_file_says_the_defaults() {
+    assert_eq!(read(SHIPPED).unwrap(), Config::default());
+    assert_eq!(read("").unwrap(), Config::default());
+    assert_eq!(read("# nothing\n").unwrap(), Config::default());
+}
+
+/// The options there are, asked of the parser itself: it lists them when it refuses one.
+fn options_of(section: &str) -> Vec<String> {
+    let text = match section {
+        "" => "no_such_option: 1\n".to_owned(),
+        section => format!("{section}:\n  no_such_option: 1\n"),
+    };
+    let refused = refusal(&text);
+    refused.split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_shipped_file_documents_every_option_with_default_and_danger() {
+    let mut options = 0;
+    for section in options_of("") {
+        let inner = match section.as_str() {
+            "root_key" | "nbd" | "api" | "limits" | "log" => options_of(&section),
+            _ => vec![],
+        };
+        let body = SHIPPED.split(&format!("\n{section}:")).nth(1).unwrap_or_else(|| {
+            panic!("{section} is not in the shipped file");
+        });
+        if inner.is_empty() {
+            assert_documented(SHIPPED, &format!("{section}:"));
+            options += 1;
+        }
+        for option in inner {
+            assert_documented(body, &format!("  {option}:"));
+            options += 1;
+        }
+    }
+    assert_eq!(options, 15);
+}
+
+fn assert_documented(text: &str, start: &str) {
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines
+        .iter()
+        .position(|line| line.starts_with(start))
+        .unwrap_or_else(|| panic!("`{start}` is not in the shipped file"));
+    let comment: Vec<&str> = lines[..at]
+        .iter()
+        .rev()
+        .map(|line| line.trim())
+        .take_while(|l| l.starts_with('#'))
+        .collect();
+    for word in ["# Default: ", "# Danger: "] {
+        assert!(comment.iter().any(|line| line.starts_with(word)), "`{start}` lacks `{word}`");
+    }
+}
+
+#[test]
+fn what_is_written_is_meant() {
+    let config = read(
+        "data_dir: /srv/disks\n\
+         account_id: 1234567890123456\n\
+         root_key: {provider: file, path: /srv/root.key, create: true}\n\
+         nbd:\n  unix: off\n  tcp: '[::1]:10809'\n  max_connections: 7\n  handshake_timeout: 2m\n\
+         api: {unix: /srv/api.sock, http: off}\n\
+         limits: {request_buffers: 1GiB}\n\
+         log: {format: json, level: warn}\n",
+    )
+    .unwrap();
+    assert_eq!(config.account_id, "1234567890123456");
+    assert_eq!(config.root_key, RootKey::File { path: "/srv/root.key".into(), may_create: true });
+    assert_eq!((config.nbd.unix, config.nbd.max_connections), (None, 7));
+    assert_eq!(config.nbd.tcp, Some("[::1]:10809".parse().unwrap()));
+    assert_eq!(config.nbd.handshake_timeout, Duration::from_secs(120));
+    assert_eq!(config.api.http, None);
+    assert_eq!(config.limits.request_buffers, ByteCount::new(1 << 30));
+    assert_eq!((config.log.format, config.log.level), (LogFormat::Json, LogLevel::Warn));
+}
+
+#[test]
+fn an_unknown_option_is_refused_with_its_line_and_the_allowed_ones() {
+    assert_eq!(
+        refusal("data_dir: /a\nnbd:\n  unix: off\n  max_conections: 4\n"),
+        "sealdisk.yaml:4:3: nbd: unknown option `max_conections`, allowed: `unix`, `tcp`, \
+         `max_connections`, `handshake_timeout`"
+    );
+}
+
+#[test]
+fn each_wrong_value_is_refused_with_its_line_and_what_is_allowed() {
+    let cases = [
+        ("data_dir: here\n", "1:11: data_dir: `here` is no absolute path"),
+        ("\naccount_id: 12\n", "2:13: account_id: `12` is no account id; allowed: 16 digits"),
+        ("region: CN\n", "1:9: region: `CN` is no region; allowed: 2 to 32"),
+        (
+            "root_key:\n  provider: tpm\n",
+            "2:13: root_key.provider: `tpm` is not known; allowed: file",
+        ),
+        ("root_key:\n  create: yes\n", "2:11: root_key.create: invalid type: string \"yes\""),
+        ("nbd:\n  tcp: localhost\n", "2:8: nbd.tcp: `localhost` is no address; allowed: IP:PORT"),
+        ("nbd:\n  max_connections: 0\n", "2:20: nbd.max_connections: `0` is out of range"),
+        ("nbd:\n  handshake_timeout: 10\n", "2:22: nbd.handshake_timeout: `10` has no known unit"),
+        ("nbd:\n  handshake_timeout: 1h\n", "2:22: nbd.handshake_timeout: `1h` is out of range"),
+        ("api:\n  http: [8600]\n", "2:9: api.http: invalid type: sequence"),
+        ("limits:\n  request_buffers: 1GB\n", "2:20: limits.request_buffers: `1GB` has an unknown"),
+        ("limits:\n  request_buffers: 1M\n", "2:20: limits.request_buffers: `1M` is out of range"),
+        ("log:\n  format: xml\n", "2:11: log.format: `xml` is not known; allowed: text, json"),
+        ("log:\n  level: loud\n", "allowed: error, warn, info, debug, trace"),
+    ];
+    for (text, expected) in cases {
+        let refused = refusal(text);
+        assert!(refused.contains(expected), "{refused}\n  should contain {expected}");
+    }
+}
+
+#[test]
+fn a_socket_path_longer_than_the_kernel_takes_is_refused() {
+    let refused = refusal(&format!("api:\n  unix: /{}\n", "x".repeat(120)));
+    assert!(refused.contains(":2:9:") && refused.contains("allowed: 107 bytes"), "{refused}");
+}
+
+#[test]
+fn broken_yaml_and_repeated_options_are_refused_with_a_line() {
+    for text in
+        ["nbd: {unix: off\n", "nbd:\n\tunix: off\n", "region: a1\nregion: b2\n", "- a\n", "7\n"]
+    {
+        let refused = refusal(text);
+        assert!(refused.starts_with("sealdisk.yaml:"), "{refused}");
+    }
+}
+
+#[test]
+fn a_missing_or_huge_file_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("none.yaml");
+    assert!(load(&missing).unwrap_err().to_string().contains("none.yaml: No such file"));
+    let huge = dir.path().join("huge.yaml");
+    std::fs::write(&huge, vec![b'#'; 2 << 20]).unwrap();
+    assert!(load(&huge).unwrap_err().to_string().contains("larger than 1 MiB"));
+}
