@@ -15,9 +15,9 @@ use aws_lc_sys::{AES_KEY, AES_set_decrypt_key, AES_set_encrypt_key, CRYPTO_libra
 use super::tweak::Tweak;
 use crate::secret::Secret;
 
+// SAFETY: the declaration is that of crypto/fipsmodule/aes/internal.h in the version which the name
+// states. It returns 0 if `length` is below 16, else 1; `input` and `output` are equal or disjoint.
 unsafe extern "C" {
-    // crypto/fipsmodule/aes/internal.h. Returns 0 if `length` is below 16, else 1. `input` and
-    // `output` are equal or disjoint.
     #[link_name = "aws_lc_0_47_0_aes_hw_xts_cipher"]
     fn aes_hw_xts_cipher(
         input: *const u8,
