@@ -1,1 +1,302 @@
-//! Being written.
+//! The composition root: a configuration becomes objects, threads and sockets, and an orderly stop
+//! takes them down in the reverse order.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::sync::watch;
+
+use crate::api::{self, Api, Endpoints};
+use crate::catalog::Catalog;
+use crate::catalog::sqlite::SqliteCatalog;
+use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
+use crate::config::{Config, RootKey};
+use crate::crypto::kdf::hkdf_sha256;
+use crate::disk::{Disks, DisksParts, Recovery};
+use crate::kms::{Account, Kms, KmsParts, root};
+use crate::limits;
+use crate::metrics;
+use crate::nbd::listener::Listener;
+use crate::nbd::server::{Server, Settings};
+use crate::ram::Caller;
+use crate::secret::{self, Protection};
+use crate::storage::store::FileStore;
+use crate::trail::Trail;
+
+mod error;
+mod process;
+
+pub use error::DaemonError;
+
+/// Threads for requests that wait for a device; they sleep there, so more than cores.
+const WORKER_THREADS: usize = 16;
+
+/// How often finished histograms are folded, so that they do not grow where nobody scrapes.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Label under which the trail's chain key is derived from the root key.
+const TRAIL_KEY_LABEL: &[u8] = b"sealdisk trail chain v1";
+
+/// What a started daemon has to say.
+#[derive(Debug)]
+pub struct Ready {
+    /// Where it listens, ports as bound.
+    pub endpoints: Endpoints,
+    /// The root key's file.
+    pub root_key: PathBuf,
+    /// It was made just now.
+    pub root_key_created: bool,
+    /// How well keys in memory are kept.
+    pub protection: Protection,
+    /// What the last run left behind.
+    pub recovery: Recovery,
+}
+
+/// Everything that lives as long as the daemon.
+struct House {
+    disks: Arc<Disks>,
+    kms: Arc<Kms>,
+    trail: Arc<Trail>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    metrics: PrometheusHandle,
+    account: Account,
+    _lock: File,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT, then stops in order. `announce` is called once, when
+/// everything listens.
+///
+/// # Errors
+/// Whatever kept it from starting: the fault, the place and what to do.
+pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), DaemonError> {
+    process::harden()?;
+    process::start_log(&config.log);
+    let (house, mut ready) = build(config)?;
+    let server = start_nbd(config, &house, &mut ready.endpoints)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(DaemonError::Start)?;
+    let outcome = runtime.block_on(serve_control_plane(config, &house, &mut ready, announce));
+    tracing::info!("stopping: finishing requests in flight");
+    if !server.stop(limits::SHUTDOWN_GRACE) {
+        tracing::warn!("some clients did not finish in time and were cut off");
+    }
+    house.disks.close_all();
+    process::remove_sockets(config);
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    tracing::info!("stopped");
+    outcome
+}
+
+fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
+    let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
+        (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+    let lock = process::take_data_dir(&config.data_dir)?;
+    let layers = config.data_dir.join("layers");
+    process::make_private_dir(&layers)?;
+    let metrics = install_metrics()?;
+    let catalog: Arc<dyn Catalog> =
+        Arc::new(SqliteCatalog::open(&config.data_dir.join("catalog.db"))?);
+    let RootKey::File { path, may_create } = &config.root_key;
+    // A catalog that knows a root key must never get a second one: its file is missing, not due.
+    let may_create = *may_create && catalog.root()?.is_none();
+    let root_key_created = may_create && !path.exists();
+    let root = root::load_or_create(path, may_create, &*entropy)?;
+    let trail_key = hkdf_sha256(&root, TRAIL_KEY_LABEL, 32);
+    let trail_dir = config.data_dir.join("trail");
+    let trail = Trail::open(&trail_dir, trail_key, Arc::clone(&clock), Arc::clone(&entropy))?;
+    let trail = Arc::new(trail);
+    let account = Account { account_id: config.account_id.clone(), region: config.region.clone() };
+    let kms = Arc::new(Kms::open(KmsParts {
+        catalog: Arc::clone(&catalog),
+        trail: Arc::clone(&trail),
+        root,
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
+        account: account.clone(),
+    })?);
+    let disks = Arc::new(Disks::new(DisksParts {
+        catalog,
+        trail: Arc::clone(&trail),
+        kms: Arc::clone(&kms),
+        store: Arc::new(FileStore::new(&layers)),
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
+        account: account.clone(),
+    }));
+    let recovery = disks.recover(&Caller::system(random_uuid(&*entropy)))?;
+    report(&recovery);
+    let ready = Ready {
+        endpoints: configured(config),
+        root_key: path.clone(),
+        root_key_created,
+        protection: secret::protection(),
+        recovery,
+    };
+    let house = House { disks, kms, trail, clock, entropy, metrics, account, _lock: lock };
+    Ok((house, ready))
+}
+
+fn configured(config: &Config) -> Endpoints {
+    Endpoints {
+        data_dir: config.data_dir.clone(),
+        nbd_unix: config.nbd.unix.clone(),
+        nbd_tcp: config.nbd.tcp,
+        api_unix: config.api.unix.clone(),
+        http: config.api.http,
+    }
+}
+
+fn report(recovery: &Recovery) {
+    if recovery.removed > 0 {
+        tracing::info!(
+            disks = recovery.removed,
+            "removed disks that were half made or half deleted"
+        );
+    }
+    for (disk, error) in &recovery.failed {
+        tracing::error!(%disk, %error, "attached disk not opened; mend the cause, or detach it");
+    }
+    let engine = crate::crypto::engine::Engine::best();
+    tracing::info!(attached = recovery.reopened, ?engine, memory = ?secret::protection(), "disks open");
+    if secret::protection() != Protection::SecretMemory {
+        tracing::warn!(
+            "memfd_secret is not to be had: keys are in ordinary memory, locked where the limit \
+             allows; raise RLIMIT_MEMLOCK or boot with secretmem.enable=1"
+        );
+    }
+}
+
+fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
+    let buckets = |name: &str| Matcher::Full(name.to_owned());
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            buckets(metrics::REQUEST_SECONDS),
+            &metrics::LATENCY_BUCKETS_SECONDS,
+        )
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(
+                buckets(metrics::KMS_SECONDS),
+                &metrics::LATENCY_BUCKETS_SECONDS,
+            )
+        })
+        .map_err(|error| DaemonError::Metrics(Box::new(error)))?
+        .build_recorder();
+    let handle = recorder.handle();
+    ::metrics::set_global_recorder(recorder)
+        .map_err(|error| DaemonError::Metrics(error.to_string().into()))?;
+    Ok(handle)
+}
+
+fn start_nbd(
+    config: &Config,
+    house: &House,
+    endpoints: &mut Endpoints,
+) -> Result<Arc<Server>, DaemonError> {
+    let settings = Settings {
+        connections_max: config.nbd.max_connections,
+        handshake_timeout: config.nbd.handshake_timeout,
+        buffer_bytes_max: config.limits.request_buffers.as_usize(),
+        worker_threads: WORKER_THREADS,
+    };
+    let server = Server::start(Arc::clone(&house.disks), Arc::clone(&house.clock), settings)
+        .map_err(DaemonError::Start)?;
+    for listener in process::activated_listeners()? {
+        server.listen(listener).map_err(DaemonError::Start)?;
+    }
+    if let Some(path) = &config.nbd.unix {
+        server.listen(Listener::Unix(bind_unix(path)?)).map_err(DaemonError::Start)?;
+    }
+    if let Some(address) = config.nbd.tcp {
+        let listener = bind_tcp(address)?;
+        endpoints.nbd_tcp = listener.local_addr().ok();
+        server.listen(Listener::Tcp(listener)).map_err(DaemonError::Start)?;
+    }
+    Ok(server)
+}
+
+async fn serve_control_plane(
+    config: &Config,
+    house: &House,
+    ready: &mut Ready,
+    announce: &mut dyn FnMut(&Ready),
+) -> Result<(), DaemonError> {
+    let mut signals = process::Signals::listen().map_err(DaemonError::Start)?;
+    let unix = bind_unix(&config.api.unix)?;
+    unix.set_nonblocking(true).map_err(DaemonError::Start)?;
+    let unix = tokio::net::UnixListener::from_std(unix).map_err(DaemonError::Start)?;
+    let http = match config.api.http {
+        None => None,
+        Some(address) => {
+            let listener = bind_tcp(address)?;
+            ready.endpoints.http = listener.local_addr().ok();
+            listener.set_nonblocking(true).map_err(DaemonError::Start)?;
+            Some(tokio::net::TcpListener::from_std(listener).map_err(DaemonError::Start)?)
+        }
+    };
+    let api = Arc::new(control_plane(house, ready.endpoints.clone()));
+    let (stop, stopped) = watch::channel(false);
+    let mut faces = tokio::task::JoinSet::new();
+    faces.spawn(api::serve_unix(unix, Arc::clone(&api), stopped.clone()));
+    if let Some(listener) = http {
+        faces.spawn(api::serve_tcp(listener, api, stopped));
+    }
+    let upkeep = house.metrics.clone();
+    let folding = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(METRICS_UPKEEP);
+        loop {
+            ticks.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    announce(ready);
+    signals.wait().await;
+    // Nobody left to tell is as good as told.
+    let _ = stop.send(true);
+    while faces.join_next().await.is_some() {}
+    folding.abort();
+    Ok(())
+}
+
+fn control_plane(house: &House, endpoints: Endpoints) -> Api {
+    let (disks, metrics) = (Arc::clone(&house.disks), house.metrics.clone());
+    Api {
+        disks: Arc::clone(&house.disks),
+        kms: Arc::clone(&house.kms),
+        trail: Arc::clone(&house.trail),
+        clock: Arc::clone(&house.clock),
+        entropy: Arc::clone(&house.entropy),
+        account_id: house.account.account_id.clone(),
+        region: house.account.region.clone(),
+        endpoints,
+        root_key_provider: "file",
+        attached_disks: Box::new(move || disks.attached_count()),
+        render_metrics: Box::new(move || metrics.render()),
+    }
+}
+
+/// Binds a unix socket, private to us from its creation on (the umask is 077). A file that a dead
+/// daemon left there is removed, one that answers is not.
+fn bind_unix(path: &Path) -> Result<UnixListener, DaemonError> {
+    let at = |error| DaemonError::Listen { place: path.display().to_string(), error };
+    if path.exists() {
+        if UnixStream::connect(path).is_ok() {
+            return Err(at(std::io::ErrorKind::AddrInUse.into()));
+        }
+        std::fs::remove_file(path).map_err(at)?;
+    }
+    UnixListener::bind(path).map_err(at)
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind(address)
+        .map_err(|error| DaemonError::Listen { place: address.to_string(), error })
+}

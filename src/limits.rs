@@ -30,6 +30,16 @@ pub const OPTION_DISCARD_BYTES_MAX: u32 = 64 << 20;
 /// Options one client may send before transmission; beyond it we close.
 pub const OPTIONS_MAX: u32 = 1024;
 
+/// Answer to one NBD_OPT_LIST, in bytes; a longer list ends in `NBD_REP_ERR_TOO_BIG`.
+pub const LIST_BYTES_MAX: usize = 4 << 20;
+
+/// Shortest hole inside a read that is sent as a hole, in bytes; a shorter one is sent as zeros,
+/// because one more chunk costs both sides more than the bytes.
+pub const READ_HOLE_BYTES_MIN: u64 = 32 << 10;
+
+/// Holes sent as holes in the answer to one READ; the shortest beyond that are sent as zeros.
+pub const READ_HOLES_MAX: u64 = 64;
+
 /// Extents in one BLOCK_STATUS answer; a client asks again from where it ends.
 pub const EXTENTS_MAX: usize = 4096;
 

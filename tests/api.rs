@@ -1,5 +1,7 @@
 //! The RPC form: what a request says, however it is written, and what is refused.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at what it does not expect")]
+
 use proptest::prelude::*;
 use sealdisk::api::rpc::{Call, Product, Wire};
 use sealdisk::limits::API_PARAMETERS_MAX;

@@ -55,7 +55,7 @@ fn create_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered 
     }
     let encrypted = parameters.boolean("Encrypted")?.unwrap_or(false);
     let request = new_disk(parameters, ByteCount::new(gib * GIB), encrypted)?;
-    let disk = api.disks.create(caller, request)?;
+    let disk = api.disks.create(caller, &request)?;
     Ok(Answer::new().with("DiskId", disk.disk_id))
 }
 

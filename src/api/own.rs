@@ -40,7 +40,7 @@ fn create_local_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Ans
     let encrypted = parameters.boolean("Encrypted")?.unwrap_or(true);
     let read_only = parameters.boolean("ReadOnly")?.unwrap_or(false);
     let common = ecs::new_disk(parameters, ByteCount::new(size), encrypted)?;
-    let disk = api.disks.create(caller, CreateDisk { read_only, ..common })?;
+    let disk = api.disks.create(caller, &CreateDisk { read_only, ..common })?;
     Ok(Answer::new().with("DiskId", disk.disk_id))
 }
 

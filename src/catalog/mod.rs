@@ -158,14 +158,21 @@ pub trait Catalog: Send + Sync {
     fn key_version(&self, version_id: &str) -> Result<Option<KeyVersionRecord>, CatalogError>;
 
     /// The versions of a key, oldest first.
-    fn key_versions(&self, key_id: &str, page: Page)
-    -> Result<Listed<KeyVersionRecord>, CatalogError>;
+    fn key_versions(
+        &self,
+        key_id: &str,
+        page: Page,
+    ) -> Result<Listed<KeyVersionRecord>, CatalogError>;
 
     /// The alias of this name (`alias/…`).
     fn alias(&self, name: &str) -> Result<Option<AliasRecord>, CatalogError>;
 
     /// Aliases by name, of one key or of all.
-    fn aliases(&self, key_id: Option<&str>, page: Page) -> Result<Listed<AliasRecord>, CatalogError>;
+    fn aliases(
+        &self,
+        key_id: Option<&str>,
+        page: Page,
+    ) -> Result<Listed<AliasRecord>, CatalogError>;
 
     /// The disk with this id, whatever its status.
     fn disk(&self, disk_id: &str) -> Result<Option<DiskRecord>, CatalogError>;

@@ -1,1 +1,19 @@
-//! Being written.
+//! Ciphers and digests: the one place that calls a cryptographic library.
+//!
+//! Data is AES-256-XTS ([`xts`]); keys and records are AES-256-GCM ([`aead`]), PBKDF2 and HKDF
+//! ([`kdf`]) and HMAC-SHA-256 ([`mac`]). Key bytes come in as [`crate::secret::Secret`] and
+//! plaintext keys leave as one.
+
+pub mod aead;
+pub mod engine;
+pub mod kdf;
+pub mod mac;
+mod stack;
+pub mod tweak;
+pub mod xts;
+#[cfg_attr(
+    not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(feature = "portable-xts"))),
+    path = "xts_awslc_absent.rs"
+)]
+mod xts_awslc;
+mod xts_portable;

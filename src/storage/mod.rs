@@ -10,9 +10,12 @@ use std::ops::Range;
 
 use crate::units::{ByteCount, ByteOffset};
 
+pub mod buffer;
 pub mod faulty;
 pub mod file;
+mod lock;
 pub mod memory;
+pub mod store;
 
 /// A run of bytes in a file: does the engine hold anything there?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +82,10 @@ impl fmt::Display for StorageError {
         match self {
             Self::Io(error) => write!(f, "storage: {error}"),
             Self::Short { at, missing } => {
-                write!(f, "storage: {missing} missing at {at}: the file is shorter than its header says")
+                write!(
+                    f,
+                    "storage: {missing} missing at {at}: the file is shorter than its header says"
+                )
             }
             Self::Locked => f.write_str("storage: the layer is open in another process"),
             Self::Fenced => f.write_str("storage: fenced by a newer owner of the layer"),

@@ -1,0 +1,142 @@
+//! One operation of a change, inside its transaction.
+
+use rusqlite::{Connection, params, params_from_iter};
+
+use super::row;
+use crate::catalog::{DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord, Operation};
+
+/// Why an operation was not made.
+pub(super) enum Refusal {
+    NotFound,
+    Changed,
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(), Refusal> {
+    match operation {
+        Operation::InsertKey(key, version) => {
+            insert_key(connection, key)?;
+            insert_version(connection, version)
+        }
+        Operation::UpdateKey(key) => update_key(connection, key),
+        Operation::InsertKeyVersion(version) => insert_version(connection, version),
+        Operation::DeleteKey(key_id) => {
+            one(connection.execute("DELETE FROM kms_key WHERE key_id = ?1", [key_id])?)
+        }
+        Operation::InsertAlias(alias) => one(connection.execute(
+            "INSERT INTO alias (name, key_id, created) VALUES (?1, ?2, ?3)",
+            params![alias.name, alias.key_id, alias.created.unix_millis()],
+        )?),
+        Operation::UpdateAlias(alias) => one(connection.execute(
+            "UPDATE alias SET key_id = ?2 WHERE name = ?1",
+            params![alias.name, alias.key_id],
+        )?),
+        Operation::DeleteAlias(name) => {
+            one(connection.execute("DELETE FROM alias WHERE name = ?1", [name])?)
+        }
+        Operation::InsertDisk(disk, layers) => {
+            insert_disk(connection, disk)?;
+            layers.iter().try_for_each(|layer| insert_layer(connection, layer))
+        }
+        Operation::UpdateDisk { disk, seen_status, seen_epoch } => {
+            update_disk(connection, disk, *seen_status, *seen_epoch)
+        }
+        Operation::DeleteDisk(disk_id) => {
+            one(connection.execute("DELETE FROM disk WHERE disk_id = ?1", [disk_id])?)
+        }
+        Operation::InsertRoot(root) => one(connection.execute(
+            "INSERT INTO root (only, provider, root_key_id, canary) VALUES (1, ?1, ?2, ?3)",
+            params![root.provider, root.root_key_id, root.canary],
+        )?),
+    }
+}
+
+fn insert_key(connection: &Connection, key: &KeyRecord) -> Result<(), Refusal> {
+    let columns = row::KEY_COLUMNS;
+    let text =
+        format!("INSERT INTO kms_key ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
+    let values = params_from_iter(row::key_values(key));
+    one(connection.prepare_cached(&text)?.execute(values)?)
+}
+
+fn update_key(connection: &Connection, key: &KeyRecord) -> Result<(), Refusal> {
+    one(connection.execute(
+        "UPDATE kms_key SET description = ?2, state = ?3, deletes = ?4, primary_version = ?5 \
+         WHERE key_id = ?1",
+        params![
+            key.key_id,
+            key.description,
+            key.state.as_str(),
+            key.deletes.map(crate::clock::Timestamp::unix_millis),
+            key.primary_version
+        ],
+    )?)
+}
+
+fn insert_version(connection: &Connection, version: &KeyVersionRecord) -> Result<(), Refusal> {
+    one(connection.execute(
+        "INSERT INTO key_version (version_id, key_id, created, wrapped_material) \
+         VALUES (?1, ?2, ?3, ?4)",
+        params![
+            version.version_id,
+            version.key_id,
+            version.created.unix_millis(),
+            version.wrapped_material
+        ],
+    )?)
+}
+
+fn insert_disk(connection: &Connection, disk: &DiskRecord) -> Result<(), Refusal> {
+    let columns = row::DISK_COLUMNS;
+    let text = format!(
+        "INSERT INTO disk ({columns}) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+    );
+    let values = params_from_iter(row::disk_values(disk));
+    one(connection.prepare_cached(&text)?.execute(values)?)
+}
+
+fn insert_layer(connection: &Connection, layer: &LayerRecord) -> Result<(), Refusal> {
+    one(connection.execute(
+        "INSERT INTO layer (layer_id, disk_id, parent, file_name) VALUES (?1, ?2, ?3, ?4)",
+        params![layer.layer_id, layer.disk_id, layer.parent, layer.file_name],
+    )?)
+}
+
+fn update_disk(
+    connection: &Connection,
+    disk: &DiskRecord,
+    seen_status: DiskStatus,
+    seen_epoch: u64,
+) -> Result<(), Refusal> {
+    let updated = connection
+        .prepare_cached(
+            "UPDATE disk SET name = ?2, description = ?3, size = ?4, encrypted = ?5, \
+             kms_key_id = ?6, status = ?7, category = ?8, created = ?9, attached = ?10, \
+             detached = ?11, instance_id = ?12, read_only = ?13, epoch = ?14 \
+             WHERE disk_id = ?1 AND status = ?15 AND epoch = ?16",
+        )?
+        .execute(params_from_iter(row::disk_values(disk).into_iter().chain([
+            Box::new(seen_status.as_str()) as Box<dyn rusqlite::ToSql>,
+            Box::new(row::signed(seen_epoch)),
+        ])))?;
+    if updated == 1 {
+        return Ok(());
+    }
+    let there: bool = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM disk WHERE disk_id = ?1)",
+        [&disk.disk_id],
+        |row| row.get(0),
+    )?;
+    Err(if there { Refusal::Changed } else { Refusal::NotFound })
+}
+
+fn one(rows: usize) -> Result<(), Refusal> {
+    if rows == 1 { Ok(()) } else { Err(Refusal::NotFound) }
+}

@@ -1,0 +1,141 @@
+//! Table rows to records and back.
+
+use rusqlite::types::{FromSqlError, Type};
+use rusqlite::{Row, ToSql};
+
+use crate::catalog::{
+    AliasRecord, DiskRecord, DiskStatus, KeyRecord, KeyState, KeyVersionRecord, LayerRecord,
+    RootRecord,
+};
+use crate::clock::Timestamp;
+use crate::units::ByteCount;
+
+/// Columns of `kms_key`, in the order [`key`] and [`key_values`] use.
+pub(super) const KEY_COLUMNS: &str = "key_id, description, spec, origin, protection, creator, state, created, deletes, \
+     primary_version";
+/// Columns of `key_version`.
+pub(super) const VERSION_COLUMNS: &str = "version_id, key_id, created, wrapped_material";
+/// Columns of `alias`.
+pub(super) const ALIAS_COLUMNS: &str = "name, key_id, created";
+/// Columns of `disk`.
+pub(super) const DISK_COLUMNS: &str = "disk_id, name, description, size, encrypted, kms_key_id, status, category, created, \
+     attached, detached, instance_id, read_only, epoch";
+/// Columns of `layer`.
+pub(super) const LAYER_COLUMNS: &str = "layer_id, disk_id, parent, file_name";
+
+pub(super) fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
+    Ok(KeyRecord {
+        key_id: row.get(0)?,
+        description: row.get(1)?,
+        spec: row.get(2)?,
+        origin: row.get(3)?,
+        protection: row.get(4)?,
+        creator: row.get(5)?,
+        state: KeyState::parse(&row.get::<_, String>(6)?).ok_or_else(|| unknown_word(6))?,
+        created: moment(row.get(7)?),
+        deletes: row.get::<_, Option<i64>>(8)?.map(moment),
+        primary_version: row.get(9)?,
+    })
+}
+
+pub(super) fn version(row: &Row<'_>) -> rusqlite::Result<KeyVersionRecord> {
+    Ok(KeyVersionRecord {
+        version_id: row.get(0)?,
+        key_id: row.get(1)?,
+        created: moment(row.get(2)?),
+        wrapped_material: row.get(3)?,
+    })
+}
+
+pub(super) fn alias(row: &Row<'_>) -> rusqlite::Result<AliasRecord> {
+    Ok(AliasRecord { name: row.get(0)?, key_id: row.get(1)?, created: moment(row.get(2)?) })
+}
+
+pub(super) fn disk(row: &Row<'_>) -> rusqlite::Result<DiskRecord> {
+    Ok(DiskRecord {
+        disk_id: row.get(0)?,
+        name: row.get(1)?,
+        description: row.get(2)?,
+        size: ByteCount::new(number(row, 3)?),
+        encrypted: row.get(4)?,
+        kms_key_id: row.get(5)?,
+        status: DiskStatus::parse(&row.get::<_, String>(6)?).ok_or_else(|| unknown_word(6))?,
+        category: row.get(7)?,
+        created: moment(row.get(8)?),
+        attached: row.get::<_, Option<i64>>(9)?.map(moment),
+        detached: row.get::<_, Option<i64>>(10)?.map(moment),
+        instance_id: row.get(11)?,
+        read_only: row.get(12)?,
+        epoch: number(row, 13)?,
+    })
+}
+
+pub(super) fn layer(row: &Row<'_>) -> rusqlite::Result<LayerRecord> {
+    Ok(LayerRecord {
+        layer_id: row.get(0)?,
+        disk_id: row.get(1)?,
+        parent: row.get(2)?,
+        file_name: row.get(3)?,
+    })
+}
+
+pub(super) fn root(row: &Row<'_>) -> rusqlite::Result<RootRecord> {
+    Ok(RootRecord { provider: row.get(0)?, root_key_id: row.get(1)?, canary: row.get(2)? })
+}
+
+/// The values of [`KEY_COLUMNS`].
+pub(super) fn key_values(key: &KeyRecord) -> [Box<dyn ToSql>; 10] {
+    [
+        Box::new(key.key_id.clone()),
+        Box::new(key.description.clone()),
+        Box::new(key.spec.clone()),
+        Box::new(key.origin.clone()),
+        Box::new(key.protection.clone()),
+        Box::new(key.creator.clone()),
+        Box::new(key.state.as_str()),
+        Box::new(key.created.unix_millis()),
+        Box::new(key.deletes.map(Timestamp::unix_millis)),
+        Box::new(key.primary_version.clone()),
+    ]
+}
+
+/// The values of [`DISK_COLUMNS`].
+pub(super) fn disk_values(disk: &DiskRecord) -> [Box<dyn ToSql>; 14] {
+    [
+        Box::new(disk.disk_id.clone()),
+        Box::new(disk.name.clone()),
+        Box::new(disk.description.clone()),
+        Box::new(signed(disk.size.get())),
+        Box::new(disk.encrypted),
+        Box::new(disk.kms_key_id.clone()),
+        Box::new(disk.status.as_str()),
+        Box::new(disk.category.clone()),
+        Box::new(disk.created.unix_millis()),
+        Box::new(disk.attached.map(Timestamp::unix_millis)),
+        Box::new(disk.detached.map(Timestamp::unix_millis)),
+        Box::new(disk.instance_id.clone()),
+        Box::new(disk.read_only),
+        Box::new(signed(disk.epoch)),
+    ]
+}
+
+/// SQLite's integers are signed; the same 64 bits come back through [`number`].
+pub(super) const fn signed(value: u64) -> i64 {
+    value.cast_signed()
+}
+
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(i64::cast_unsigned)
+}
+
+fn moment(millis: i64) -> Timestamp {
+    Timestamp::from_unix_millis(millis)
+}
+
+fn unknown_word(column: usize) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(
+        column,
+        Type::Text,
+        Box::new(FromSqlError::InvalidType),
+    )
+}

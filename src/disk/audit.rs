@@ -1,0 +1,64 @@
+//! Disk commands, as the trail shows them.
+
+use crate::catalog::{DiskFilter, DiskRecord};
+use crate::kms::Account;
+use crate::ram::{Caller, ServiceActsAs};
+use crate::trail::{Actor, Event, ResourceType, Service};
+
+use super::ControlError;
+
+/// Why something was refused, for the trail.
+pub(super) struct Outcome<'a> {
+    pub(super) code: &'a str,
+    pub(super) message: String,
+}
+
+impl<'a> Outcome<'a> {
+    pub(super) fn of(error: &'a ControlError) -> Self {
+        Self { code: error.code(), message: error.message() }
+    }
+}
+
+/// Who calls, in the trail of `account`.
+pub(super) fn actor(caller: &Caller, account: &Account) -> Actor {
+    Actor {
+        request_id: caller.request_id,
+        account_id: account.account_id.clone(),
+        region: account.region.clone(),
+        source: caller.source.clone(),
+        user_agent: caller.user_agent.clone(),
+        user_identity: caller.user_identity(&account.account_id, ServiceActsAs::Itself),
+    }
+}
+
+/// A command about one disk.
+pub(super) fn disk_event(actor: Actor, action: &'static str, disk_id: &str) -> Event {
+    Event::new(Service::Ecs, action, actor)
+        .resource(ResourceType::Disk, disk_id)
+        .request("DiskId", disk_id)
+}
+
+/// `CreateDisk` that succeeded.
+pub(super) fn disk_created(actor: Actor, disk: &DiskRecord) -> Event {
+    let event = Event::new(Service::Ecs, "CreateDisk", actor)
+        .resource(ResourceType::Disk, &disk.disk_id)
+        .request("DiskName", disk.name.as_str())
+        .request("SizeBytes", disk.size.get())
+        .request("Encrypted", disk.encrypted)
+        .response("DiskId", disk.disk_id.as_str());
+    match &disk.kms_key_id {
+        Some(key_id) => {
+            event.resource(ResourceType::Key, key_id).request("KMSKeyId", key_id.as_str())
+        }
+        None => event,
+    }
+}
+
+/// `DescribeDisks`.
+pub(super) fn disks_described(actor: Actor, filter: &DiskFilter) -> Event {
+    let event = Event::new(Service::Ecs, "DescribeDisks", actor).read_only();
+    match &filter.ids {
+        Some(ids) => event.request("DiskIds", ids.join(",")),
+        None => event,
+    }
+}

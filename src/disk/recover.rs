@@ -1,0 +1,96 @@
+//! What the last run left behind: finished or undone at the start, before anybody is served.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use crate::catalog::{DiskFilter, DiskRecord, DiskStatus, Page};
+use crate::ram::Caller;
+
+use super::registry::Disks;
+use super::{ControlError, audit};
+
+/// Threads that open disks at a start: unwrapping waits for the trail, digests for the processor.
+const OPENERS: usize = 8;
+
+/// What a start found.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    /// Disks that are served again.
+    pub reopened: usize,
+    /// Disks that could not be opened, and why. They stay `In_use`: nothing is decided for their
+    /// owner, who can mend the cause and start again, or detach them.
+    pub failed: Vec<(String, ControlError)>,
+    /// Half-made or half-removed disks that were removed.
+    pub removed: usize,
+}
+
+impl Disks {
+    /// Finishes what a crash interrupted, then opens every disk that was attached.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read or changed. A disk that cannot be opened is not an error here.
+    pub fn recover(&self, caller: &Caller) -> Result<Recovery, ControlError> {
+        let mut recovery = Recovery::default();
+        let disks = self.parts.catalog.disks(&DiskFilter::default(), Page::ALL)?.items;
+        let mut attached = Vec::new();
+        for disk in disks {
+            match disk.status {
+                DiskStatus::Available => {}
+                DiskStatus::Creating | DiskStatus::Deleting => {
+                    let layers = self.parts.catalog.layers(&disk.disk_id)?;
+                    self.remove(&disk, &layers);
+                    recovery.removed += 1;
+                }
+                DiskStatus::Attaching | DiskStatus::Detaching => {
+                    let free = DiskRecord {
+                        status: DiskStatus::Available,
+                        instance_id: None,
+                        ..disk.clone()
+                    };
+                    self.change(&disk, &free, || Ok(()))?;
+                }
+                DiskStatus::InUse => attached.push(disk),
+            }
+        }
+        self.reopen_all(caller, attached, &mut recovery);
+        Ok(recovery)
+    }
+
+    fn reopen_all(&self, caller: &Caller, disks: Vec<DiskRecord>, recovery: &mut Recovery) {
+        let (queue, done) = (Mutex::new(disks), Mutex::new(recovery));
+        std::thread::scope(|scope| {
+            for _ in 0..OPENERS {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                        let Some(disk) = next else { return };
+                        let outcome = self.reopen(caller, &disk);
+                        let mut recovery = done.lock().unwrap_or_else(PoisonError::into_inner);
+                        match outcome {
+                            Ok(()) => recovery.reopened += 1,
+                            Err(error) => recovery.failed.push((disk.disk_id, error)),
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    /// Opens a disk that was attached when the last run ended, under a new epoch.
+    fn reopen(&self, caller: &Caller, disk: &DiskRecord) -> Result<(), ControlError> {
+        let renewed = DiskRecord { epoch: disk.epoch + 1, ..disk.clone() };
+        self.change(disk, &renewed, || Ok(()))?;
+        let outcome = self.open(caller, &renewed);
+        match outcome {
+            Ok(open) => {
+                self.publish(&renewed, open);
+                Ok(())
+            }
+            Err(error) => {
+                let event = audit::disk_event(self.actor(caller), "AttachDisk", &disk.disk_id);
+                self.parts.trail.record(&event.error(error.code(), &error.message()))?;
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The only way from plaintext to storage.
+
+use super::{LayerError, LayerSpec};
+use crate::crypto::engine::Engine;
+use crate::crypto::xts::{Cipher, XtsCipher, XtsKeyError};
+use crate::secret::Secret;
+use crate::units::{DataUnit, DataUnitSize};
+
+/// Whole units as they go to storage. Only [`Codec`] makes one, so whoever holds it has encrypted.
+#[derive(Debug)]
+pub struct Ciphertext<'a>(&'a [u8]);
+
+impl Ciphertext<'_> {
+    /// The bytes to store.
+    pub const fn bytes(&self) -> &[u8] {
+        self.0
+    }
+}
+
+/// Encrypts and decrypts the units of one layer.
+#[derive(Debug)]
+pub(super) struct Codec {
+    unit: DataUnitSize,
+    cipher: Option<XtsCipher>,
+}
+
+impl Codec {
+    /// For a specification and key that were checked against each other.
+    pub(super) fn new(spec: &LayerSpec, key: Option<&Secret>) -> Result<Self, LayerError> {
+        let cipher = match (spec.cipher, key) {
+            (Cipher::Null, None) => None,
+            (Cipher::Null, Some(_)) => return Err(LayerError::NullCipherRefused),
+            (Cipher::Aes256XtsPlain64, None) => return Err(LayerError::MissingKey),
+            (Cipher::Aes256XtsPlain64, Some(key)) => Some(expand(key)?),
+        };
+        Ok(Self { unit: spec.unit, cipher })
+    }
+
+    /// Encrypts `data` where it is.
+    pub(super) fn encrypt_in_place<'a>(
+        &self,
+        first: DataUnit,
+        data: &'a mut [u8],
+    ) -> Ciphertext<'a> {
+        if let Some(cipher) = &self.cipher {
+            cipher.encrypt_in_place(self.unit, first, data);
+        }
+        Ciphertext(data)
+    }
+
+    /// Encrypts `plain` into `scratch`, equally long.
+    pub(super) fn encrypt<'a>(
+        &self,
+        first: DataUnit,
+        plain: &'a [u8],
+        scratch: &'a mut [u8],
+    ) -> Ciphertext<'a> {
+        match &self.cipher {
+            None => Ciphertext(plain),
+            Some(cipher) => {
+                cipher.encrypt(self.unit, first, plain, scratch);
+                Ciphertext(scratch)
+            }
+        }
+    }
+
+    /// Decrypts one unit where it is.
+    pub(super) fn decrypt_unit(&self, unit: DataUnit, data: &mut [u8]) {
+        if let Some(cipher) = &self.cipher {
+            cipher.decrypt_in_place(self.unit, unit, data);
+        }
+    }
+}
+
+fn expand(key: &Secret) -> Result<XtsCipher, LayerError> {
+    XtsCipher::new(Engine::best(), key).map_err(|error| match error {
+        XtsKeyError::EqualHalves => LayerError::EqualKeyHalves,
+        // The best engine is available by its definition, so what is left is the length.
+        XtsKeyError::WrongLength { .. } | XtsKeyError::EngineUnavailable(_) => LayerError::WrongKey,
+    })
+}

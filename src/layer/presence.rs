@@ -1,0 +1,132 @@
+//! Which units of the last read the layer had something to say about.
+
+use std::ops::Range;
+
+use crate::limits::REQUEST_BYTES_MAX;
+
+const WORD_BITS: usize = u64::BITS as usize;
+const UNITS_AT_FIRST: usize = REQUEST_BYTES_MAX as usize / 4096;
+
+/// One bit per unit of the last read. Made once per worker and used again: after the first read of
+/// the largest request nothing is allocated any more.
+#[derive(Debug)]
+pub struct Presence {
+    words: Vec<u64>,
+    units: usize,
+    present: usize,
+}
+
+impl Presence {
+    /// Room for the largest request in 4096-byte units.
+    pub fn new() -> Self {
+        Self { words: Vec::with_capacity(UNITS_AT_FIRST / WORD_BITS), units: 0, present: 0 }
+    }
+
+    /// How many units the last read had.
+    pub const fn len(&self) -> usize {
+        self.units
+    }
+
+    /// Whether the last read was of nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.units == 0
+    }
+
+    /// How many units were absent.
+    pub const fn absent_count(&self) -> usize {
+        self.units - self.present
+    }
+
+    /// Whether unit `index` of the read was present; `false` past its end.
+    pub fn is_present(&self, index: usize) -> bool {
+        let word = self.words.get(index / WORD_BITS).copied().unwrap_or(0);
+        word >> (index % WORD_BITS) & 1 == 1
+    }
+
+    /// Runs of equal units in order: which indices, and whether they were present.
+    pub fn runs(&self) -> impl Iterator<Item = (Range<usize>, bool)> + '_ {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            if next >= self.units {
+                return None;
+            }
+            let (start, is_present) = (next, self.is_present(next));
+            next = self.end_of_run(start, is_present);
+            Some((start..next, is_present))
+        })
+    }
+
+    /// Forgets the last read: `units` units, all absent.
+    pub(super) fn reset(&mut self, units: usize) {
+        self.words.clear();
+        self.words.resize(units.div_ceil(WORD_BITS), 0);
+        self.units = units;
+        self.present = 0;
+    }
+
+    /// Unit `index`, not set before, is present.
+    pub(super) fn set(&mut self, index: usize) {
+        self.words[index / WORD_BITS] |= 1 << (index % WORD_BITS);
+        self.present += 1;
+    }
+
+    /// Skips a word at a time where a run covers it.
+    fn end_of_run(&self, start: usize, is_present: bool) -> usize {
+        let mut at = start;
+        while at < self.units {
+            let word = self.words[at / WORD_BITS] >> (at % WORD_BITS);
+            let same = if is_present { word.trailing_ones() } else { word.trailing_zeros() };
+            let left = WORD_BITS - at % WORD_BITS;
+            let step = (same as usize).min(left);
+            at += step;
+            if step < left {
+                break;
+            }
+        }
+        at.min(self.units)
+    }
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_say_what_the_bits_say(bits in prop::collection::vec(any::<bool>(), 0..400)) {
+            let mut presence = Presence::new();
+            presence.reset(9000);
+            presence.set(8999);
+            presence.reset(bits.len());
+            for (index, _) in bits.iter().enumerate().filter(|(_, bit)| **bit) {
+                presence.set(index);
+            }
+            let mut seen = Vec::new();
+            let mut last = None;
+            for (run, is_present) in presence.runs() {
+                prop_assert!(!run.is_empty());
+                prop_assert_ne!(last, Some(is_present));
+                last = Some(is_present);
+                seen.resize(run.end, is_present);
+            }
+            prop_assert_eq!(&seen, &bits);
+            prop_assert_eq!(presence.absent_count(), bits.iter().filter(|bit| !**bit).count());
+        }
+    }
+
+    #[test]
+    fn the_largest_request_fits_from_the_start() {
+        let mut presence = Presence::new();
+        let before = presence.words.capacity();
+        presence.reset(UNITS_AT_FIRST);
+        assert_eq!(presence.words.capacity(), before);
+        assert!(!presence.is_present(UNITS_AT_FIRST + 1000));
+    }
+}

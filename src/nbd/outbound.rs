@@ -1,0 +1,384 @@
+//! Replies on their way out: gathered in batches, sent with few system calls, in any order.
+//!
+//! One thread at a time sends. Others leave their batch in the queue and go on; the sender takes
+//! along what it finds there. The connection's own thread may wait for the client to read; a worker
+//! never does: what the socket does not take at once is left to a thread made for that slow client.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use rustix::io::Errno;
+
+use super::socket::{PIECES_MAX, SendMode, Socket};
+use crate::limits;
+use crate::storage::buffer::Buffer;
+
+/// Replies that leave together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    heads: BytesMut,
+    pieces: Vec<Piece>,
+    buffers: Vec<Buffer>,
+    bytes: usize,
+    answered: Load,
+}
+
+/// Requests, and the bytes of the buffers they were given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    requests: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Head(Range<usize>),
+    Data { buffer: usize, range: Range<usize> },
+}
+
+impl Batch {
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Bytes to send.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds what `write` appends: reply headers and short payloads.
+    pub fn head(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        let start = self.heads.len();
+        write(&mut self.heads);
+        let end = self.heads.len();
+        self.bytes += end - start;
+        match self.pieces.last_mut() {
+            Some(Piece::Head(range)) => range.end = end,
+            _ => self.pieces.push(Piece::Head(start..end)),
+        }
+    }
+
+    /// Takes `buffer` along, so that [`Batch::data`] can name parts of it.
+    pub fn adopt(&mut self, buffer: Buffer) -> usize {
+        self.buffers.push(buffer);
+        self.buffers.len() - 1
+    }
+
+    /// Adds a part of an adopted buffer.
+    pub fn data(&mut self, buffer: usize, range: Range<usize>) {
+        if !range.is_empty() {
+            self.bytes += range.len();
+            self.pieces.push(Piece::Data { buffer, range });
+        }
+    }
+
+    /// Counts one finished reply to a request that was begun at `cost` bytes.
+    pub const fn reply_ends(&mut self, cost: usize) {
+        self.answered.requests += 1;
+        self.answered.bytes += cost;
+    }
+
+    fn clear(&mut self) {
+        self.heads.clear();
+        self.pieces.clear();
+        self.buffers.clear();
+        self.bytes = 0;
+        self.answered = Load::default();
+    }
+
+    /// The slices from piece `first` on, without `skip` bytes of it.
+    fn slices(&self, first: usize, skip: usize) -> ([IoSlice<'_>; PIECES_MAX], usize) {
+        let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+        let mut count = 0;
+        for (slot, piece) in slices.iter_mut().zip(&self.pieces[first..]) {
+            let skip = if count == 0 { skip } else { 0 };
+            *slot = IoSlice::new(&self.bytes_of(piece)[skip..]);
+            count += 1;
+        }
+        (slices, count)
+    }
+
+    fn bytes_of(&self, piece: &Piece) -> &[u8] {
+        match piece {
+            Piece::Head(range) => &self.heads[range.clone()],
+            Piece::Data { buffer, range } => &self.buffers[*buffer][range.clone()],
+        }
+    }
+}
+
+/// How far a batch has been sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    piece: usize,
+    bytes: usize,
+}
+
+/// The sending side of one connection.
+#[derive(Debug)]
+pub struct Outbound {
+    socket: Arc<Socket>,
+    state: Mutex<State>,
+    settled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<(Batch, Progress)>,
+    is_sending: bool,
+    is_broken: bool,
+    /// Requests read whose reply has not left yet.
+    in_flight: Load,
+}
+
+impl Outbound {
+    /// The sending side of `socket`.
+    pub fn new(socket: Arc<Socket>) -> Self {
+        Self { socket, state: Mutex::default(), settled: Condvar::new() }
+    }
+
+    /// Counts a request that will be answered, if the bounds of one connection leave room for it.
+    /// A request alone always has room.
+    pub fn try_begin(&self, cost: usize) -> bool {
+        let mut state = self.lock();
+        let has_room = state.in_flight.has_room(cost);
+        if has_room {
+            state.in_flight.requests += 1;
+            state.in_flight.bytes += cost;
+        }
+        has_room
+    }
+
+    /// As [`Outbound::try_begin`], waiting for room. The caller has sent its own batch before.
+    pub fn begin(&self, cost: usize) {
+        let state = self.lock();
+        let wait = self.settled.wait_while(state, |state| !state.in_flight.has_room(cost));
+        let mut state = wait.unwrap_or_else(PoisonError::into_inner);
+        state.in_flight.requests += 1;
+        state.in_flight.bytes += cost;
+    }
+
+    /// Waits until every request begun has been answered or given up.
+    pub fn wait_until_idle(&self) {
+        let state = self.lock();
+        let wait = self.settled.wait_while(state, |state| state.in_flight.requests > 0);
+        drop(wait.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Gives up a request begun at `cost` bytes: its task died. The client waits for a reply that
+    /// will not come, so the connection ends.
+    pub fn abandon(&self, cost: usize) {
+        self.socket.cut();
+        self.settle(self.lock(), Load { requests: 1, bytes: cost });
+    }
+
+    /// Sends `batch` and all that is queued, waiting for the client as long as the socket allows.
+    /// `batch` comes back empty, its memory kept for the next.
+    pub fn send_waiting(&self, batch: &mut Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        if state.is_broken {
+            self.settle(state, batch.answered);
+            batch.clear();
+            return;
+        }
+        if state.is_sending || !state.queue.is_empty() {
+            state.queue.push_back((std::mem::take(batch), Progress::default()));
+            if !state.is_sending {
+                state.is_sending = true;
+                self.drain(state, SendMode::Waiting);
+            }
+            return;
+        }
+        state.is_sending = true;
+        drop(state);
+        let outcome = self.send(batch, Progress::default(), SendMode::Waiting);
+        let mut state = self.lock();
+        state.is_broken |= outcome.is_err();
+        state.in_flight.subtract(batch.answered);
+        batch.clear();
+        self.drain(state, SendMode::Waiting);
+    }
+
+    /// Sends `batch` as far as the client takes it at once. The rest is sent by a thread of its own.
+    pub fn send_at_once(self: &Arc<Self>, batch: Batch) {
+        let mut state = self.lock();
+        state.queue.push_back((batch, Progress::default()));
+        if state.is_sending {
+            return;
+        }
+        state.is_sending = true;
+        if self.drain(state, SendMode::AtOnce) {
+            return;
+        }
+        // `is_sending` stays set: it passes to the thread.
+        let slow = Arc::clone(self);
+        let builder = std::thread::Builder::new().name("nbd-slow-client".to_owned());
+        let spawned = builder.stack_size(256 << 10).spawn(move || {
+            slow.drain(slow.lock(), SendMode::Waiting);
+        });
+        if spawned.is_err() {
+            // No thread to be had: wait here rather than lose the client.
+            self.drain(self.lock(), SendMode::Waiting);
+        }
+    }
+
+    /// Sends the queue until it is empty; the caller has set `is_sending`. `false`: the socket is
+    /// full, something is left and `is_sending` is still set.
+    fn drain<'a>(&'a self, mut state: MutexGuard<'a, State>, mode: SendMode) -> bool {
+        loop {
+            let Some((batch, progress)) = state.queue.pop_front() else {
+                state.is_sending = false;
+                self.settle(state, Load::default());
+                return true;
+            };
+            if state.is_broken {
+                state.in_flight.subtract(batch.answered);
+                continue;
+            }
+            drop(state);
+            match self.send(&batch, progress, mode) {
+                Ok(None) => {
+                    state = self.lock();
+                }
+                Ok(Some(progress)) => {
+                    self.lock().queue.push_front((batch, progress));
+                    return false;
+                }
+                Err(_) => {
+                    state = self.lock();
+                    state.is_broken = true;
+                }
+            }
+            state.in_flight.subtract(batch.answered);
+            self.settled.notify_all();
+        }
+    }
+
+    /// Sends `batch` from `progress` on. `Some`: the socket takes no more at once.
+    fn send(
+        &self,
+        batch: &Batch,
+        mut progress: Progress,
+        mode: SendMode,
+    ) -> Result<Option<Progress>, Errno> {
+        while progress.piece < batch.pieces.len() {
+            let (slices, count) = batch.slices(progress.piece, progress.bytes);
+            match self.socket.send(&slices[..count], mode) {
+                Ok(sent) => progress.advance(batch, sent),
+                Err(Errno::AGAIN) if mode == SendMode::AtOnce => return Ok(Some(progress)),
+                // Waiting ran into the send timeout, or the client is gone: nothing gets through
+                // any more, and a part of a reply must never be followed by another.
+                Err(error) => {
+                    self.socket.cut();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn settle(&self, mut state: MutexGuard<'_, State>, answered: Load) {
+        state.in_flight.subtract(answered);
+        drop(state);
+        self.settled.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Load {
+    const fn has_room(&self, cost: usize) -> bool {
+        self.requests == 0
+            || (self.requests < limits::REQUESTS_IN_FLIGHT_MAX
+                && self.bytes + cost <= limits::CONNECTION_BUFFER_BYTES_MAX)
+    }
+
+    const fn subtract(&mut self, answered: Self) {
+        self.requests -= answered.requests;
+        self.bytes -= answered.bytes;
+    }
+}
+
+impl Progress {
+    fn advance(&mut self, batch: &Batch, mut sent: usize) {
+        while sent > 0 {
+            let left = batch.bytes_of(&batch.pieces[self.piece]).len() - self.bytes;
+            if sent < left {
+                self.bytes += sent;
+                return;
+            }
+            sent -= left;
+            self.piece += 1;
+            self.bytes = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::buffer::BufferPool;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    fn outbound() -> (Arc<Outbound>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let socket = Arc::new(Socket::new(OwnedFd::from(ours), false));
+        (Arc::new(Outbound::new(socket)), theirs)
+    }
+
+    fn batch_of(pool: &Arc<BufferPool>, fill: u8, len: usize) -> Batch {
+        let mut batch = Batch::default();
+        let mut buffer = pool.take(len, None).expect("room");
+        buffer.fill(fill);
+        batch.head(|out| out.extend_from_slice(&[fill; 16]));
+        let index = batch.adopt(buffer);
+        batch.data(index, 0..len);
+        batch.reply_ends(len);
+        batch
+    }
+
+    #[test]
+    fn a_slow_client_holds_nobody_up_and_gets_every_byte_in_order() {
+        let (outbound, mut client) = outbound();
+        let pool = BufferPool::new(64 << 20);
+        let len = 9 << 20;
+        for fill in 1..=3 {
+            outbound.begin(len);
+            outbound.send_at_once(batch_of(&pool, fill, len));
+        }
+        assert!(outbound.lock().in_flight.requests > 0, "nobody has read yet");
+        for fill in 1..=3 {
+            let mut reply = vec![0; 16 + len];
+            client.read_exact(&mut reply).expect("the whole reply");
+            assert!(reply.iter().all(|byte| *byte == fill));
+        }
+        outbound.wait_until_idle();
+        assert_eq!(pool.bytes_lent(), 0);
+    }
+
+    #[test]
+    fn when_the_client_is_gone_every_request_is_settled_and_every_buffer_comes_back() {
+        let (outbound, client) = outbound();
+        let pool = BufferPool::new(64 << 20);
+        drop(client);
+        for fill in 1..=3 {
+            assert!(outbound.try_begin(4096));
+            outbound.send_at_once(batch_of(&pool, fill, 4096));
+        }
+        let mut batch = batch_of(&pool, 4, 4096);
+        assert!(outbound.try_begin(4096));
+        outbound.send_waiting(&mut batch);
+        outbound.wait_until_idle();
+        assert_eq!(pool.bytes_lent(), 0);
+    }
+}

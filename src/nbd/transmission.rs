@@ -1,0 +1,233 @@
+//! The transmission phase: read requests, have them run, let replies leave in batches.
+//!
+//! The connection's thread reads requests and runs at once what needs no waiting: reads from the
+//! page cache, writes into it. Whatever waits for a device (a cold read, FLUSH, FUA, zeroing) goes
+//! to the workers and is answered whenever it is done. Before the thread itself waits for the
+//! client, all replies it has gathered leave in one call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::errno::Errno;
+use super::execute::{Job, Scratch, command_names};
+use super::export::Negotiated;
+use super::intake::{Gone, Intake};
+use super::outbound::{Batch, Outbound};
+use super::reply::ReplyTo;
+use super::request::{self, BLOCK_STATUS_PAYLOAD_BYTES, Command, Decoded};
+use super::server::Server;
+use super::socket::Socket;
+use crate::disk::Waiting;
+use crate::disk::align::Span;
+use crate::disk::attachment::Visit;
+use crate::metrics::ExportMetrics;
+use crate::storage::buffer::Buffer;
+use crate::units::ByteOffset;
+
+/// Replies gathered before they leave although more requests are at hand, in bytes.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// Writes from this length on leave the connection's thread where there are cores to spare.
+const OFFLOADED_WRITE_BYTES: u64 = 128 << 10;
+
+/// Cores from which on a single connection is worth more than its own thread and the client's.
+const OFFLOAD_CORES: usize = 4;
+
+/// How long one wait for a buffer lasts before looking whether the connection was hung up on.
+const BUFFER_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What the threads that work for one connection share.
+pub(super) struct Link {
+    pub(super) server: Arc<Server>,
+    pub(super) negotiated: Negotiated,
+    pub(super) visit: Visit,
+    pub(super) outbound: Arc<Outbound>,
+    pub(super) metrics: ExportMetrics,
+}
+
+/// The reading side of one connection.
+struct Reader<'a> {
+    link: Arc<Link>,
+    socket: &'a Socket,
+    intake: Intake,
+    batch: Batch,
+    scratch: Scratch,
+    is_hung_up: &'a AtomicBool,
+}
+
+/// Reads and runs requests until the client leaves, disconnects or is hung up on; then waits until
+/// every request has been answered.
+pub(super) fn run(
+    server: &Arc<Server>,
+    socket: &Arc<Socket>,
+    negotiated: Negotiated,
+    (visit, intake): (Visit, Intake),
+    is_hung_up: &AtomicBool,
+) {
+    let metrics = ExportMetrics::register(visit.attachment().disk_id(), &command_names());
+    let outbound = Arc::new(Outbound::new(Arc::clone(socket)));
+    let link = Arc::new(Link { server: Arc::clone(server), negotiated, visit, outbound, metrics });
+    let (batch, scratch) = (Batch::default(), Scratch::default());
+    let mut reader = Reader { link, socket, intake, batch, scratch, is_hung_up };
+    // Either way nothing more will be read; what was read is answered below.
+    let _ended = reader.read_requests();
+    reader.send();
+    reader.link.outbound.wait_until_idle();
+}
+
+impl Reader<'_> {
+    /// `Ok`: the client disconnected; `Err`: it is gone, broke the protocol or is not wanted.
+    fn read_requests(&mut self) -> Result<(), Gone> {
+        let header_bytes = request::header_bytes(self.link.negotiated.replies);
+        loop {
+            if self.must_end() {
+                return Err(Gone);
+            }
+            let Some(header) = self.intake.peek(header_bytes) else {
+                self.send();
+                self.intake.fill(self.socket)?;
+                continue;
+            };
+            let decoded = request::decode(header, &self.link.negotiated).map_err(|error| {
+                tracing::warn!(%error, "NBD client broke the protocol");
+                Gone
+            })?;
+            self.intake.consume(header_bytes);
+            if decoded.verdict == Ok(Command::Disconnect) {
+                return Ok(());
+            }
+            self.take(decoded)?;
+            if self.batch.bytes() > BATCH_BYTES {
+                self.send();
+            }
+        }
+    }
+
+    fn must_end(&self) -> bool {
+        self.is_hung_up.load(Ordering::Acquire)
+            || self.link.server.is_stopping.load(Ordering::Acquire)
+    }
+
+    fn send(&mut self) {
+        self.link.outbound.send_waiting(&mut self.batch);
+    }
+
+    /// Reads the rest of a request and starts it.
+    fn take(&mut self, decoded: Decoded) -> Result<(), Gone> {
+        let begun = self.link.server.clock.monotonic();
+        let mut decoded = decoded;
+        let command = match decoded.verdict {
+            Ok(Command::BlockStatusPayload { .. }) => {
+                let mut payload = [0; BLOCK_STATUS_PAYLOAD_BYTES];
+                self.read_payload(&mut payload)?;
+                decoded = decoded.with_block_status_payload(&payload, &self.link.negotiated);
+                decoded.verdict
+            }
+            Err(errno) => {
+                self.flush_before_waiting(decoded.payload as usize);
+                self.intake.discard(self.socket, decoded.payload)?;
+                Err(errno)
+            }
+            verdict => verdict,
+        };
+        let span = self.span_of(&decoded, command);
+        let cost = span.covered_bytes();
+        if !self.link.outbound.try_begin(cost) {
+            self.send();
+            self.link.outbound.begin(cost);
+        }
+        let to = ReplyTo::new(self.link.negotiated.replies, &decoded);
+        let mut job = Job { to, length: decoded.length, command, span, buffer: None, begun };
+        if cost > 0 {
+            let taken = self.take_buffer(cost);
+            if taken.is_err() {
+                self.link.outbound.abandon(cost);
+            }
+            job.buffer = Some(taken?);
+        }
+        if let (Ok(Command::Write { .. }), Some(buffer)) = (command, &mut job.buffer) {
+            let received = {
+                let payload = &mut buffer[span.payload()];
+                read_payload(&self.link, &mut self.intake, (self.socket, &mut self.batch), payload)
+            };
+            if received.is_err() {
+                // A write that did not come whole is dropped whole.
+                self.link.outbound.abandon(cost);
+            }
+            received?;
+        }
+        self.start(job);
+        Ok(())
+    }
+
+    /// The data units whose content the request moves through a buffer.
+    fn span_of(&self, decoded: &Decoded, command: Result<Command, Errno>) -> Span {
+        let len = match command {
+            // `block_max` bounds it, so it fits.
+            Ok(Command::Read { .. } | Command::Write { .. }) => decoded.length as usize,
+            _ => 0,
+        };
+        let at = if len == 0 { ByteOffset::ZERO } else { ByteOffset::new(decoded.offset) };
+        self.link.visit.disk().span(at, len)
+    }
+
+    fn take_buffer(&mut self, len: usize) -> Result<Buffer, Gone> {
+        if let Some(buffer) = self.link.server.pool.take(len, None) {
+            return Ok(buffer);
+        }
+        self.send();
+        loop {
+            if self.must_end() {
+                return Err(Gone);
+            }
+            if let Some(buffer) = self.link.server.pool.take(len, Some(BUFFER_PATIENCE)) {
+                return Ok(buffer);
+            }
+        }
+    }
+
+    fn read_payload(&mut self, into: &mut [u8]) -> Result<(), Gone> {
+        read_payload(&self.link, &mut self.intake, (self.socket, &mut self.batch), into)
+    }
+
+    fn flush_before_waiting(&mut self, len: usize) {
+        if !self.intake.holds(len) {
+            self.send();
+        }
+    }
+
+    /// Runs the job here if it need not wait, else hands it to the workers.
+    fn start(&mut self, job: Job) {
+        let here = match job.command {
+            Err(_) | Ok(Command::Read { .. }) => true,
+            Ok(Command::Write { fua }) => !fua && !self.is_offloaded(job.length),
+            _ => job.length == 0 && job.command != Ok(Command::Flush),
+        };
+        let left = match here {
+            true => job.run(&self.link, &mut self.scratch, &mut self.batch, Waiting::Forbidden),
+            false => Some(job),
+        };
+        if let Some(job) = left {
+            let link = Arc::clone(&self.link);
+            self.link.server.workers.run(move || job.run_elsewhere(&link));
+        }
+    }
+
+    fn is_offloaded(&self, length: u64) -> bool {
+        self.link.server.cores >= OFFLOAD_CORES && length >= OFFLOADED_WRITE_BYTES
+    }
+}
+
+/// Fills `into` from the client. Replies at hand leave first if it means waiting.
+fn read_payload(
+    link: &Link,
+    intake: &mut Intake,
+    (socket, batch): (&Socket, &mut Batch),
+    into: &mut [u8],
+) -> Result<(), Gone> {
+    if !intake.holds(into.len()) {
+        link.outbound.send_waiting(batch);
+    }
+    intake.payload(socket, into)
+}

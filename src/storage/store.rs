@@ -1,0 +1,76 @@
+//! Where layers are kept: makes, opens, removes them by name.
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::file::FileStorage;
+use super::{Storage, StorageError};
+
+/// A place that holds layers. Each name is given out once and never used again.
+pub trait LayerStore: Send + Sync + fmt::Debug {
+    /// A new empty layer, locked for its writer. It may be gone after a crash until
+    /// [`LayerStore::sync_names`] returns.
+    fn create(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError>;
+
+    /// An existing layer for its one writer. `epoch` is larger than any given before for this layer;
+    /// an engine that fences lets no older one write from now on.
+    fn open_writer(&self, name: &str, epoch: u64) -> Result<Arc<dyn Storage>, StorageError>;
+
+    /// An existing layer to read.
+    fn open_reader(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError>;
+
+    /// Removes a layer for good. One that is not there is no error: a removal is repeated after a
+    /// crash.
+    fn remove(&self, name: &str) -> Result<(), StorageError>;
+
+    /// Makes every creation and removal so far survive power loss.
+    fn sync_names(&self) -> Result<(), StorageError>;
+
+    /// Where the layer of this name lies, to show to a person.
+    fn locate(&self, name: &str) -> PathBuf;
+}
+
+/// Layers as files in one folder.
+#[derive(Debug)]
+pub struct FileStore {
+    folder: PathBuf,
+}
+
+impl FileStore {
+    /// The layers in `folder`, which must exist.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+}
+
+impl LayerStore for FileStore {
+    fn create(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError> {
+        Ok(Arc::new(FileStorage::create(&self.locate(name))?))
+    }
+
+    /// The lock of the host fences here; the epoch is the catalog's to compare.
+    fn open_writer(&self, name: &str, _epoch: u64) -> Result<Arc<dyn Storage>, StorageError> {
+        Ok(Arc::new(FileStorage::open_writer(&self.locate(name))?))
+    }
+
+    fn open_reader(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError> {
+        Ok(Arc::new(FileStorage::open_reader(&self.locate(name))?))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StorageError> {
+        match std::fs::remove_file(self.locate(name)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    fn sync_names(&self) -> Result<(), StorageError> {
+        Ok(File::open(&self.folder)?.sync_all()?)
+    }
+
+    fn locate(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
