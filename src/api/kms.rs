@@ -10,7 +10,7 @@ use super::dispatch::Handler;
 use super::error::ApiError;
 use super::rpc::{Paging, Parameters};
 use crate::catalog::{AliasRecord, KeyRecord, KeyVersionRecord, Listed};
-use crate::kms::NewKey;
+use crate::kms::CreateKey;
 use crate::ram::Caller;
 
 /// Longest plaintext Encrypt takes, in bytes.
@@ -57,7 +57,7 @@ fn create_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     parameters.refuse(&["Tags", "Policy"])?;
     parameters.refuse_true(&["EnableAutomaticRotation"])?;
     let owned = |name| parameters.filled(name).map(str::to_owned);
-    let request = NewKey {
+    let request = CreateKey {
         description: description(parameters)?.unwrap_or_default().to_owned(),
         spec: owned("KeySpec"),
         usage: owned("KeyUsage"),
@@ -79,7 +79,7 @@ fn describe_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered
 fn list_keys(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     parameters.refuse(&["Filters"])?;
     let paging = parameters.paging()?;
-    let listed = api.kms.list_keys(caller, paging.page())?;
+    let listed = api.kms.list_keys(caller, &[], paging.for_kms())?;
     let item = |key: &KeyRecord| json!({"KeyId": key.key_id, "KeyArn": key_arn(api, &key.key_id)});
     Ok(Answer::new().with_page("Keys", "Key", page_of(paging, &listed, item)))
 }
@@ -138,21 +138,21 @@ fn delete_alias(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered
 
 fn list_aliases(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let paging = parameters.paging()?;
-    let listed = api.kms.list_aliases(caller, paging.page())?;
+    let listed = api.kms.list_aliases(caller, paging.for_kms())?;
     let page = page_of(paging, &listed, |alias| alias_item(api, alias));
     Ok(Answer::new().with_page("Aliases", "Alias", page))
 }
 
 fn list_aliases_by_key_id(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let (key_id, paging) = (parameters.required("KeyId")?, parameters.paging()?);
-    let listed = api.kms.list_aliases_by_key_id(caller, key_id, paging.page())?;
+    let listed = api.kms.list_aliases_by_key_id(caller, key_id, paging.for_kms())?;
     let page = page_of(paging, &listed, |alias| alias_item(api, alias));
     Ok(Answer::new().with_page("Aliases", "Alias", page))
 }
 
 fn list_key_versions(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let (key_id, paging) = (parameters.required("KeyId")?, parameters.paging()?);
-    let listed = api.kms.list_key_versions(caller, key_id, paging.page())?;
+    let listed = api.kms.list_key_versions(caller, key_id, paging.for_kms())?;
     let page = page_of(paging, &listed, version_item);
     Ok(Answer::new().with_page("KeyVersions", "KeyVersion", page))
 }

@@ -17,6 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::OWN_VERSION;
 use super::error::ApiError;
 use crate::catalog::Page;
+use crate::kms;
 use crate::limits;
 use crate::secret::Secret;
 
@@ -279,6 +280,12 @@ pub struct Paging {
 }
 
 impl Paging {
+    /// The same in the KMS's words.
+    pub fn for_kms(self) -> kms::Paging {
+        let narrow = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
+        kms::Paging { number: narrow(self.number), size: narrow(self.size) }
+    }
+
     /// The same in the catalog's words.
     pub const fn page(self) -> Page {
         Page { offset: (self.number - 1) * self.size, limit: self.size }

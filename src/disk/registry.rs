@@ -342,21 +342,11 @@ impl Disks {
         named.next().is_none().then(|| Arc::clone(found))
     }
 
-    /// Name and description of up to `limit` attached disks; its id where a name is not unique.
+    /// Id and name of up to `limit` attached disks, by id.
     pub fn list_exports(&self, limit: usize) -> Vec<(String, String)> {
         let attached = self.attached.read().unwrap_or_else(PoisonError::into_inner);
-        let mut by_name: HashMap<&str, usize> = HashMap::new();
-        for attachment in attached.values() {
-            *by_name.entry(attachment.name()).or_default() += 1;
-        }
-        let shown = |attachment: &Attachment| match attachment.name() {
-            name if !name.is_empty() && by_name[name] == 1 => name.to_owned(),
-            _ => attachment.disk_id().to_owned(),
-        };
-        let mut list: Vec<_> = attached
-            .values()
-            .map(|attachment| (shown(attachment), attachment.description().to_owned()))
-            .collect();
+        let of = |(id, disk): (&String, &Arc<Attachment>)| (id.clone(), disk.name().to_owned());
+        let mut list: Vec<_> = attached.iter().map(of).collect();
         list.sort();
         list.truncate(limit);
         list

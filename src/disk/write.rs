@@ -25,16 +25,16 @@ impl Disk {
         if span.units() == 0 {
             return Ok(());
         }
-        if durability == Durability::Durable {
-            self.flush_state.check()?;
-        }
-        let _guard = self.locks.write(span.first(), span.units());
+        let guard = self.locks.write(span.first(), span.units());
         self.fill_edges(span, data)?;
-        let written = self.top.write_units(span.first(), data, durability);
-        if written.is_err() && durability == Durability::Durable {
-            self.flush_state.lose();
+        self.top.write_units(span.first(), data, Durability::Volatile)?;
+        drop(guard);
+        match durability {
+            Durability::Volatile => Ok(()),
+            // A flush of its own rather than a synchronous write: only so is a failed write (which
+            // loses nothing else) told apart from a failed sync (which may have lost anything).
+            Durability::Durable => self.flush(),
         }
-        Ok(written?)
     }
 
     /// Reads what lies around the payload in its first and last unit. The caller holds the lock on

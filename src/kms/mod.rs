@@ -1,154 +1,146 @@
-//! Stub.
-#![allow(missing_docs, clippy::all)]
-use crate::{catalog::*, ram::Caller, secret::Secret};
-use std::collections::BTreeMap;
-#[derive(Debug)]
-pub struct KmsError;
-impl KmsError {
-    pub fn message(&self) -> String {
-        String::new()
-    }
-    pub fn code(&self) -> &'static str {
-        "InternalFailure"
-    }
-    pub fn status(&self) -> u16 {
-        500
-    }
-}
-impl std::fmt::Display for KmsError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("kms")
-    }
-}
-impl std::error::Error for KmsError {}
-#[derive(Clone, Debug)]
+//! KMS keys: made, named, used, refused (Alibaba Cloud KMS, version 2016-01-20).
+//!
+//! Every call takes the same way, through `call.rs`: may the caller (`ram`), may the key in its
+//! state (`state.rs`), the operation itself, the record (`trail`), the answer. If it cannot be
+//! recorded it is not done: a change is recorded inside its catalog transaction, the result of a
+//! use of a key is thrown away.
+//!
+//! The material of each key version is kept in the catalog under the root key. It is unwrapped for
+//! one use at a time and wiped after.
+
+use std::sync::{Arc, Mutex};
+
+use crate::catalog::{Catalog, KeyRecord, KeyVersionRecord};
+use crate::clock::{Clock, Entropy};
+use crate::crypto::kdf::hkdf_sha256;
+use crate::secret::Secret;
+use crate::trail::Trail;
+
+mod aliases;
+pub mod blob;
+mod call;
+pub mod context;
+mod encryption;
+mod error;
+mod filter;
+mod keys;
+mod material;
+mod resolve;
+pub mod root;
+mod service;
+pub mod state;
+mod versions;
+
+pub use call::Paging;
+pub use encryption::{DataKey, Decrypted, ENCRYPT_BYTES_MAX, Encrypted, data_key_bytes};
+pub use error::KmsError;
+pub use filter::KeyFilter;
+pub use keys::{CreateKey, DELETION_WINDOW_DAYS};
+pub use service::{ECS_CREATOR, ECS_KEY_ALIAS, is_service_key};
+pub use state::Action;
+
+/// Whose keys these are, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
+    /// 16 digits.
     pub account_id: String,
+    /// Such as `cn-hangzhou`.
     pub region: String,
 }
-pub struct NewKey {
-    pub description: String,
-    pub spec: Option<String>,
-    pub usage: Option<String>,
-    pub origin: Option<String>,
-    pub protection: Option<String>,
-}
-pub struct DataKey {
-    pub plaintext: Secret,
-    pub blob: Vec<u8>,
-    pub key_id: String,
-    pub key_version: String,
-}
-pub struct Encrypted {
-    pub blob: Vec<u8>,
-    pub key_id: String,
-    pub key_version: String,
-}
-pub struct Decrypted {
-    pub plaintext: Secret,
-    pub key_id: String,
-    pub key_version: String,
-}
-type Context = BTreeMap<String, String>;
-type R<T> = Result<T, KmsError>;
-pub struct Kms;
-pub struct KmsParts {
-    pub catalog: std::sync::Arc<dyn crate::catalog::Catalog>,
-    pub trail: std::sync::Arc<crate::trail::Trail>,
-    pub root: Secret,
-    pub clock: std::sync::Arc<dyn crate::clock::Clock>,
-    pub entropy: std::sync::Arc<dyn crate::clock::Entropy>,
-    pub account: Account,
-}
-impl Kms {
-    pub fn open(_: KmsParts) -> R<Self> {
-        Ok(Kms)
+
+impl Account {
+    /// `acs:kms:<region>:<account>:key/<id>`.
+    pub fn key_arn(&self, key_id: &str) -> String {
+        self.arn(&format!("key/{key_id}"))
     }
-    pub fn service_key(&self, _: &Caller) -> R<KeyRecord> {
-        Err(KmsError)
+
+    /// `acs:kms:<region>:<account>:alias/<name>`; `name` begins with `alias/`.
+    pub fn alias_arn(&self, name: &str) -> String {
+        self.arn(name)
     }
-}
-pub mod root {
-    use crate::secret::Secret;
-    #[derive(Debug)]
-    pub struct RootError;
-    impl std::fmt::Display for RootError {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("root")
-        }
-    }
-    pub fn load_or_create(
-        _: &std::path::Path,
-        _: bool,
-        _: &dyn crate::clock::Entropy,
-    ) -> Result<Secret, RootError> {
-        Ok(Secret::zeroed(32))
+
+    fn arn(&self, relative: &str) -> String {
+        format!("acs:kms:{}:{}:{relative}", self.region, self.account_id)
     }
 }
 
-#[allow(unused_variables)]
+/// What a [`Kms`] is made of.
+pub struct KmsParts {
+    /// Where keys and aliases are kept.
+    pub catalog: Arc<dyn Catalog>,
+    /// Where every call is recorded.
+    pub trail: Arc<Trail>,
+    /// The root key, as [`root::load_or_create`] gives it.
+    pub root: Secret,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Unpredictable bytes for keys and ids.
+    pub entropy: Arc<dyn Entropy>,
+    /// Whose keys these are.
+    pub account: Account,
+}
+
+/// The key management of one account in one region.
+pub struct Kms {
+    catalog: Arc<dyn Catalog>,
+    trail: Arc<Trail>,
+    material_key: Secret,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    account: Account,
+    /// Held from reading a key to changing it, so that two changes do not overtake each other.
+    changes: Mutex<()>,
+}
+
 impl Kms {
-    pub fn create_key(&self, c: &Caller, n: &NewKey) -> R<KeyRecord> {
-        Err(KmsError)
+    /// Opens the keys in `parts.catalog`, after a check that they belong to `parts.root`; a catalog
+    /// without keys takes it as its own.
+    ///
+    /// # Errors
+    /// [`KmsError::Root`] says whether the root key is another one or its record is damaged.
+    pub fn open(parts: KmsParts) -> Result<Self, KmsError> {
+        let KmsParts { catalog, trail, root, clock, entropy, account } = parts;
+        root::check_or_adopt(catalog.as_ref(), &root, entropy.as_ref())?;
+        let material_key = hkdf_sha256(&root, b"sealdisk/kms/material/v1", 32);
+        Ok(Self { catalog, trail, material_key, clock, entropy, account, changes: Mutex::new(()) })
     }
-    pub fn describe_key(&self, c: &Caller, k: &str) -> R<KeyRecord> {
-        Err(KmsError)
+
+    /// Whose keys these are.
+    pub const fn account(&self) -> &Account {
+        &self.account
     }
-    pub fn list_keys(&self, c: &Caller, p: Page) -> R<Listed<KeyRecord>> {
-        Err(KmsError)
+
+    /// A fresh key and its first version.
+    fn new_key(&self, creator: &str, description: &str) -> (KeyRecord, KeyVersionRecord) {
+        let key_id = crate::clock::random_uuid(self.entropy.as_ref()).to_string();
+        let version_id = crate::clock::random_uuid(self.entropy.as_ref()).to_string();
+        let created = self.clock.now();
+        let fresh = Secret::random(material::MATERIAL_BYTES, self.entropy.as_ref());
+        let wrapped_material = self.wrap(&key_id, &version_id, &fresh);
+        let version = KeyVersionRecord {
+            version_id: version_id.clone(),
+            key_id: key_id.clone(),
+            created,
+            wrapped_material,
+        };
+        let key = KeyRecord {
+            key_id,
+            description: description.to_owned(),
+            spec: keys::SPEC.into(),
+            origin: keys::ORIGIN.into(),
+            protection: keys::PROTECTION.into(),
+            creator: creator.to_owned(),
+            state: crate::catalog::KeyState::Enabled,
+            created,
+            deletes: None,
+            primary_version: version_id,
+        };
+        (key, version)
     }
-    pub fn enable_key(&self, c: &Caller, k: &str) -> R<()> {
-        Err(KmsError)
-    }
-    pub fn disable_key(&self, c: &Caller, k: &str) -> R<()> {
-        Err(KmsError)
-    }
-    pub fn schedule_key_deletion(&self, c: &Caller, k: &str, days: u32) -> R<()> {
-        Err(KmsError)
-    }
-    pub fn cancel_key_deletion(&self, c: &Caller, k: &str) -> R<()> {
-        Err(KmsError)
-    }
-    pub fn update_key_description(&self, c: &Caller, k: &str, d: &str) -> R<()> {
-        Err(KmsError)
-    }
-    pub fn create_alias(&self, c: &Caller, a: &str, k: &str) -> R<()> {
-        Err(KmsError)
-    }
-    pub fn update_alias(&self, c: &Caller, a: &str, k: &str) -> R<()> {
-        Err(KmsError)
-    }
-    pub fn delete_alias(&self, c: &Caller, a: &str) -> R<()> {
-        Err(KmsError)
-    }
-    pub fn list_aliases(&self, c: &Caller, p: Page) -> R<Listed<AliasRecord>> {
-        Err(KmsError)
-    }
-    pub fn list_aliases_by_key_id(&self, c: &Caller, k: &str, p: Page) -> R<Listed<AliasRecord>> {
-        Err(KmsError)
-    }
-    pub fn list_key_versions(&self, c: &Caller, k: &str, p: Page) -> R<Listed<KeyVersionRecord>> {
-        Err(KmsError)
-    }
-    pub fn describe_key_version(&self, c: &Caller, k: &str, v: &str) -> R<KeyVersionRecord> {
-        Err(KmsError)
-    }
-    pub fn encrypt(&self, c: &Caller, k: &str, plain: &[u8], x: &Context) -> R<Encrypted> {
-        Err(KmsError)
-    }
-    pub fn decrypt(&self, c: &Caller, blob: &[u8], x: &Context) -> R<Decrypted> {
-        Err(KmsError)
-    }
-    pub fn generate_data_key(&self, c: &Caller, k: &str, bytes: usize, x: &Context) -> R<DataKey> {
-        Err(KmsError)
-    }
-    pub fn generate_data_key_without_plaintext(
-        &self,
-        c: &Caller,
-        k: &str,
-        bytes: usize,
-        x: &Context,
-    ) -> R<Encrypted> {
-        Err(KmsError)
+}
+
+impl std::fmt::Debug for Kms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kms").field("account", &self.account).finish_non_exhaustive()
     }
 }

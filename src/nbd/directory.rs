@@ -21,7 +21,7 @@ impl ExportDirectory for Exports<'_> {
         self.disks.find_export(name).map(|attachment| info(&attachment))
     }
 
-    /// Each disk once, by its name where it has one that is its own, else by its id.
+    /// Each disk once, by its id: a name may belong to several. The name is the description.
     fn list(&self, limit: usize) -> Vec<(String, String)> {
         self.disks.list_exports(limit)
     }

@@ -19,11 +19,11 @@ const SHORT_READ_BYTES: usize = 4 << 10;
 
 /// The client is gone, or has been hung up on. What it had not sent whole is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+pub(super) struct Gone;
 
 /// Bytes received ahead of their turn.
 #[derive(Debug)]
-pub struct Intake {
+pub(super) struct Intake {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
@@ -35,24 +35,24 @@ impl Intake {
     ///
     /// # Panics
     /// If `early` is longer than the intake; the handshake reads no more than that ahead.
-    pub fn starting_with(early: &[u8]) -> Self {
+    pub(super) fn starting_with(early: &[u8]) -> Self {
         let mut bytes = vec![0; INTAKE_BYTES].into_boxed_slice();
         bytes[..early.len()].copy_from_slice(early);
         Self { bytes, start: 0, end: early.len(), payloads_are_large: false }
     }
 
     /// The next `len` bytes if they are here; they stay.
-    pub fn peek(&self, len: usize) -> Option<&[u8]> {
+    pub(super) fn peek(&self, len: usize) -> Option<&[u8]> {
         self.bytes[self.start..self.end].get(..len)
     }
 
     /// Drops the next `len` bytes, which are here.
-    pub const fn consume(&mut self, len: usize) {
+    pub(super) const fn consume(&mut self, len: usize) {
         self.start += len;
     }
 
     /// Whether the next `len` bytes are here.
-    pub const fn holds(&self, len: usize) -> bool {
+    pub(super) const fn holds(&self, len: usize) -> bool {
         self.end - self.start >= len
     }
 
@@ -60,7 +60,7 @@ impl Intake {
     ///
     /// # Errors
     /// [`Gone`] if nothing will come any more.
-    pub fn fill(&mut self, socket: &Socket) -> Result<(), Gone> {
+    pub(super) fn fill(&mut self, socket: &Socket) -> Result<(), Gone> {
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -75,7 +75,7 @@ impl Intake {
     ///
     /// # Errors
     /// [`Gone`] if it does not come whole.
-    pub fn payload(&mut self, socket: &Socket, into: &mut [u8]) -> Result<(), Gone> {
+    pub(super) fn payload(&mut self, socket: &Socket, into: &mut [u8]) -> Result<(), Gone> {
         self.payloads_are_large = into.len() >= LARGE_PAYLOAD_BYTES;
         let here = into.len().min(self.end - self.start);
         into[..here].copy_from_slice(&self.bytes[self.start..self.start + here]);
@@ -97,7 +97,7 @@ impl Intake {
     ///
     /// # Errors
     /// [`Gone`] if they do not come.
-    pub fn discard(&mut self, socket: &Socket, mut len: u64) -> Result<(), Gone> {
+    pub(super) fn discard(&mut self, socket: &Socket, mut len: u64) -> Result<(), Gone> {
         loop {
             let here = len.min((self.end - self.start) as u64);
             self.start += here as usize;

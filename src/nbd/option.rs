@@ -210,6 +210,7 @@ fn wire_length(length: usize) -> u32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at what it does not expect")]
 mod tests {
     use super::*;
 

@@ -18,7 +18,7 @@ use crate::storage::buffer::Buffer;
 
 /// Replies that leave together.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(super) struct Batch {
     heads: BytesMut,
     pieces: Vec<Piece>,
     buffers: Vec<Buffer>,
@@ -41,17 +41,17 @@ enum Piece {
 
 impl Batch {
     /// Whether there is nothing to send.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
     /// Bytes to send.
-    pub const fn bytes(&self) -> usize {
+    pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Adds what `write` appends: reply headers and short payloads.
-    pub fn head(&mut self, write: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn head(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let start = self.heads.len();
         write(&mut self.heads);
         let end = self.heads.len();
@@ -63,13 +63,13 @@ impl Batch {
     }
 
     /// Takes `buffer` along, so that [`Batch::data`] can name parts of it.
-    pub fn adopt(&mut self, buffer: Buffer) -> usize {
+    pub(super) fn adopt(&mut self, buffer: Buffer) -> usize {
         self.buffers.push(buffer);
         self.buffers.len() - 1
     }
 
     /// Adds a part of an adopted buffer.
-    pub fn data(&mut self, buffer: usize, range: Range<usize>) {
+    pub(super) fn data(&mut self, buffer: usize, range: Range<usize>) {
         if !range.is_empty() {
             self.bytes += range.len();
             self.pieces.push(Piece::Data { buffer, range });
@@ -77,7 +77,7 @@ impl Batch {
     }
 
     /// Counts one finished reply to a request that was begun at `cost` bytes.
-    pub const fn reply_ends(&mut self, cost: usize) {
+    pub(super) const fn reply_ends(&mut self, cost: usize) {
         self.answered.requests += 1;
         self.answered.bytes += cost;
     }
@@ -119,7 +119,7 @@ struct Progress {
 
 /// The sending side of one connection.
 #[derive(Debug)]
-pub struct Outbound {
+pub(super) struct Outbound {
     socket: Arc<Socket>,
     state: Mutex<State>,
     settled: Condvar,
@@ -136,13 +136,13 @@ struct State {
 
 impl Outbound {
     /// The sending side of `socket`.
-    pub fn new(socket: Arc<Socket>) -> Self {
+    pub(super) fn new(socket: Arc<Socket>) -> Self {
         Self { socket, state: Mutex::default(), settled: Condvar::new() }
     }
 
     /// Counts a request that will be answered, if the bounds of one connection leave room for it.
     /// A request alone always has room.
-    pub fn try_begin(&self, cost: usize) -> bool {
+    pub(super) fn try_begin(&self, cost: usize) -> bool {
         let mut state = self.lock();
         let has_room = state.in_flight.has_room(cost);
         if has_room {
@@ -153,7 +153,7 @@ impl Outbound {
     }
 
     /// As [`Outbound::try_begin`], waiting for room. The caller has sent its own batch before.
-    pub fn begin(&self, cost: usize) {
+    pub(super) fn begin(&self, cost: usize) {
         let state = self.lock();
         let wait = self.settled.wait_while(state, |state| !state.in_flight.has_room(cost));
         let mut state = wait.unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +162,7 @@ impl Outbound {
     }
 
     /// Waits until every request begun has been answered or given up.
-    pub fn wait_until_idle(&self) {
+    pub(super) fn wait_until_idle(&self) {
         let state = self.lock();
         let wait = self.settled.wait_while(state, |state| state.in_flight.requests > 0);
         drop(wait.unwrap_or_else(PoisonError::into_inner));
@@ -170,14 +170,14 @@ impl Outbound {
 
     /// Gives up a request begun at `cost` bytes: its task died. The client waits for a reply that
     /// will not come, so the connection ends.
-    pub fn abandon(&self, cost: usize) {
+    pub(super) fn abandon(&self, cost: usize) {
         self.socket.cut();
         self.settle(self.lock(), Load { requests: 1, bytes: cost });
     }
 
     /// Sends `batch` and all that is queued, waiting for the client as long as the socket allows.
     /// `batch` comes back empty, its memory kept for the next.
-    pub fn send_waiting(&self, batch: &mut Batch) {
+    pub(super) fn send_waiting(&self, batch: &mut Batch) {
         if batch.is_empty() {
             return;
         }
@@ -206,7 +206,7 @@ impl Outbound {
     }
 
     /// Sends `batch` as far as the client takes it at once. The rest is sent by a thread of its own.
-    pub fn send_at_once(self: &Arc<Self>, batch: Batch) {
+    pub(super) fn send_at_once(self: &Arc<Self>, batch: Batch) {
         let mut state = self.lock();
         state.queue.push_back((batch, Progress::default()));
         if state.is_sending {

@@ -185,7 +185,7 @@ pub fn plan_read(
     let hole_min = limits::READ_HOLE_BYTES_MIN.max(total.div_ceil(limits::READ_HOLES_MAX));
     let is_whole = df || to.mode == ReplyMode::Simple;
     let mut planned = 0;
-    for run in runs {
+    for run in merged(runs) {
         let bytes = run.length.min(total - planned);
         let is_hole = run.is_hole && !is_whole && (bytes >= hole_min || bytes == total);
         extend(chunks, to.offset + planned, bytes, is_hole);
@@ -215,18 +215,14 @@ pub fn plan_block_status(
     extents.clear();
     let (extents_max, reach) = if req_one { (1, length) } else { (limits::EXTENTS_MAX, u64::MAX) };
     let mut covered = 0_u64;
-    for run in runs.into_iter().filter(|run| run.length > 0) {
+    for run in merged(runs).take(extents_max) {
         let flags = if run.is_hole { wire::NBD_STATE_HOLE | wire::NBD_STATE_ZERO } else { 0 };
-        // Only the last extent may reach past the request.
-        let is_full = extents.len() == extents_max || covered >= length;
-        match extents.last_mut() {
-            Some(last) if last.flags == flags => {
-                last.length = last.length.saturating_add(run.length);
-            }
-            Some(_) if is_full => break,
-            _ => extents.push(Descriptor { length: run.length, flags }),
-        }
+        extents.push(Descriptor { length: run.length, flags });
         covered = covered.saturating_add(run.length);
+        if covered >= length {
+            // Only the last extent may reach past the request.
+            break;
+        }
     }
     if extents.is_empty() {
         // "Not known" is always a true answer, and one extent is due.
@@ -241,6 +237,18 @@ pub fn plan_block_status(
         extents[cut].length = longest;
         extents.truncate(cut + 1);
     }
+}
+
+/// The same runs without empty ones and without equal neighbours.
+fn merged(runs: impl IntoIterator<Item = Run>) -> impl Iterator<Item = Run> {
+    let mut runs = runs.into_iter().filter(|run| run.length > 0).peekable();
+    std::iter::from_fn(move || {
+        let mut run = runs.next()?;
+        while let Some(next) = runs.next_if(|next| next.is_hole == run.is_hole) {
+            run.length = run.length.saturating_add(next.length);
+        }
+        Some(run)
+    })
 }
 
 /// Appends bytes to the plan, to the last chunk if it is of the same kind.
@@ -285,5 +293,166 @@ fn chunk(to: ReplyTo, kind: u16, done: Done, length: usize, out: &mut impl BufMu
         out.put_u64(length as u64);
     } else {
         out.put_u32(u32::try_from(length).expect("replies stay near limits::REQUEST_BYTES_MAX"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EXTENDED: ReplyTo = ReplyTo { mode: ReplyMode::Extended, cookie: 1, offset: 4096 };
+
+    fn plan(to: ReplyTo, length: u32, df: bool, runs: &[Run]) -> Vec<ReadChunk> {
+        let mut chunks = vec![ReadChunk { offset: 9, length: 9, is_hole: true, done: Done::No }];
+        plan_read(to, length, df, runs.iter().copied(), &mut chunks);
+        chunks
+    }
+
+    fn status(mode: ReplyMode, length: u64, req_one: bool, runs: &[Run]) -> Vec<(u64, u32)> {
+        let mut extents = vec![Descriptor { length: 9, flags: 9 }];
+        plan_block_status(mode, length, req_one, runs.iter().copied(), &mut extents);
+        extents.iter().map(|extent| (extent.length, extent.flags)).collect()
+    }
+
+    const fn data(length: u64) -> Run {
+        Run { length, is_hole: false }
+    }
+
+    const fn hole(length: u64) -> Run {
+        Run { length, is_hole: true }
+    }
+
+    #[test]
+    fn layouts_are_those_of_the_protocol() {
+        let part = ReadChunk { offset: 0x0a, length: 0x0b, is_hole: false, done: Done::Yes };
+        let bytes = |mode, write: fn(ReplyTo, &ReadChunk, &mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(ReplyTo { mode, cookie: 0x0c, offset: 0x0d }, &part, &mut out);
+            out
+        };
+        let data: fn(ReplyTo, &ReadChunk, &mut Vec<u8>) = |to, part, out| {
+            begin_read_data(to, part, out);
+        };
+        assert_eq!(
+            bytes(ReplyMode::Simple, data),
+            [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0c]
+        );
+        let structured = [
+            &[0x66, 0x8e, 0x33, 0xef, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x0c][..],
+            &[0, 0, 0, 8 + 0x0b, 0, 0, 0, 0, 0, 0, 0, 0x0a],
+        ];
+        assert_eq!(bytes(ReplyMode::Structured, data), structured.concat());
+        let extended = [
+            &[0x6e, 0x8a, 0x27, 0x8c, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x0c][..],
+            &[0, 0, 0, 0, 0, 0, 0, 0x0d, 0, 0, 0, 0, 0, 0, 0, 12],
+            &[0, 0, 0, 0, 0, 0, 0, 0x0a, 0, 0, 0, 0x0b],
+        ];
+        assert_eq!(bytes(ReplyMode::Extended, read_hole), extended.concat());
+    }
+
+    #[test]
+    fn short_holes_are_sent_as_data_and_long_ones_as_holes() {
+        let kinds = |length: u32, runs: &[Run]| -> Vec<(u32, bool)> {
+            let chunks = plan(EXTENDED, length, false, runs);
+            chunks.iter().map(|chunk| (chunk.length, chunk.is_hole)).collect()
+        };
+        let min = u32::try_from(limits::READ_HOLE_BYTES_MIN).expect("small");
+        assert_eq!(kinds(8 + min, &[data(8), hole(min.into())]), [(8, false), (min, true)]);
+        assert_eq!(kinds(7 + min, &[data(8), hole(min.into())]), [(7 + min, false)]);
+        assert_eq!(kinds(512, &[hole(512)]), [(512, true)], "nothing but a hole");
+        assert_eq!(kinds(512, &[]), [(512, false)], "runs that say nothing");
+        let pieces = vec![hole(4096); 16];
+        assert_eq!(
+            kinds(16 * 4096 + 1, &[&pieces[..], &[data(1)]].concat()),
+            [(16 * 4096, true), (1, false)]
+        );
+    }
+
+    #[test]
+    fn extents_of_a_structured_reply_are_cut_to_32_bits() {
+        let huge = [hole(1 << 40), data(4096)];
+        let flags = wire::NBD_STATE_HOLE | wire::NBD_STATE_ZERO;
+        let cut = status(ReplyMode::Structured, 1 << 31, false, &huge);
+        assert_eq!(cut, [(EXTENT_32_BYTES_MAX, flags)]);
+        assert!(EXTENT_32_BYTES_MAX.is_multiple_of(4096) && EXTENT_32_BYTES_MAX < 1 << 32);
+        let whole = status(ReplyMode::Extended, 2 << 40, false, &huge);
+        assert_eq!(whole, [(1 << 40, flags), (4096, 0)]);
+    }
+
+    #[test]
+    fn extents_end_with_the_one_that_reaches_the_end_of_the_request() {
+        let runs = [data(4096), hole(4096), data(4096)];
+        let count = |length| status(ReplyMode::Extended, length, false, &runs).len();
+        assert_eq!([1, 4096, 4097, 8192, 8193].map(count), [1, 1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn extents_are_bounded_and_never_none() {
+        let runs: Vec<Run> =
+            (0..20_000).map(|i| Run { length: 4096, is_hole: i % 2 == 0 }).collect();
+        let extents = status(ReplyMode::Extended, u64::MAX, false, &runs);
+        assert_eq!(extents.len(), limits::EXTENTS_MAX);
+        assert_eq!(status(ReplyMode::Extended, 77, false, &[]), [(77, 0)]);
+        assert_eq!(status(ReplyMode::Structured, 77, true, &[hole(0)]), [(77, 0)]);
+    }
+
+    fn some_runs() -> impl Strategy<Value = Vec<Run>> {
+        let length = prop_oneof![0..10_000_u64, 0..200_000_u64, any::<u64>()];
+        let run = (length, any::<bool>()).prop_map(|(length, is_hole)| Run { length, is_hole });
+        prop::collection::vec(run, 0..300)
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_cover_the_read_once_and_only_the_last_is_done(
+            runs in some_runs(),
+            length in prop_oneof![0..100_000_u32, 0..limits::REQUEST_BYTES_MAX],
+            df in any::<bool>(),
+            simple in any::<bool>(),
+        ) {
+            let mode = if simple { ReplyMode::Simple } else { ReplyMode::Structured };
+            let to = ReplyTo { mode, ..EXTENDED };
+            let chunks = plan(to, length, df, &runs);
+            let mut next = to.offset;
+            for (i, chunk) in chunks.iter().enumerate() {
+                prop_assert_eq!(chunk.offset, next);
+                prop_assert!(chunk.length > 0);
+                prop_assert_eq!(chunk.done == Done::Yes, i + 1 == chunks.len());
+                next += u64::from(chunk.length);
+            }
+            prop_assert_eq!(next, to.offset + u64::from(length));
+            prop_assert!(chunks.len() as u64 <= 2 * limits::READ_HOLES_MAX + 1);
+            if df || simple {
+                prop_assert!(chunks.len() <= 1 && chunks.iter().all(|chunk| !chunk.is_hole));
+            }
+            // What is sent as a hole is a hole.
+            let mut at = to.offset;
+            for run in runs {
+                let end = at.saturating_add(run.length);
+                for chunk in chunks.iter().filter(|chunk| chunk.is_hole && !run.is_hole) {
+                    prop_assert!(end <= chunk.offset || at >= chunk.offset + u64::from(chunk.length));
+                }
+                at = end;
+            }
+        }
+
+        #[test]
+        fn extents_keep_the_rules(
+            runs in some_runs(),
+            length in prop_oneof![1..1_000_000_u64, 1..=u64::from(u32::MAX)],
+            req_one in any::<bool>(),
+            wide in any::<bool>(),
+        ) {
+            let mode = if wide { ReplyMode::Extended } else { ReplyMode::Structured };
+            let extents = status(mode, length, req_one, &runs);
+            prop_assert!(!extents.is_empty() && extents.iter().all(|(bytes, _)| *bytes > 0));
+            prop_assert!(extents.windows(2).all(|pair| pair[0].1 != pair[1].1));
+            let but_last: u64 = extents[..extents.len() - 1].iter().map(|(bytes, _)| bytes).sum();
+            prop_assert!(but_last < length);
+            prop_assert!(wide || extents.iter().all(|(bytes, _)| *bytes < 1 << 32));
+            prop_assert!(!req_one || (extents.len() == 1 && extents[0].0 <= length));
+        }
     }
 }

@@ -196,16 +196,7 @@ fn verdict(header: &RequestHeader, negotiated: &Negotiated) -> Result<Command, E
     let has = |flag| flags & flag != 0;
     let fua = has(wire::NBD_CMD_FLAG_FUA);
     match command {
-        wire::NBD_CMD_READ => {
-            inside(offset, length, negotiated, Errno::Inval)?;
-            if length > export.block_max.into() {
-                return Err(match negotiated.replies {
-                    ReplyMode::Simple => Errno::Inval,
-                    ReplyMode::Structured | ReplyMode::Extended => Errno::Overflow,
-                });
-            }
-            Ok(Command::Read { df: has(wire::NBD_CMD_FLAG_DF) })
-        }
+        wire::NBD_CMD_READ => read(offset, length, has(wire::NBD_CMD_FLAG_DF), negotiated),
         wire::NBD_CMD_WRITE => {
             // Without the flag an extended header announces no payload: nothing to write, and
             // nothing to throw away either.
@@ -250,6 +241,17 @@ fn verdict(header: &RequestHeader, negotiated: &Negotiated) -> Result<Command, E
         }
         _ => Err(Errno::Inval),
     }
+}
+
+fn read(offset: u64, length: u64, df: bool, negotiated: &Negotiated) -> Result<Command, Errno> {
+    inside(offset, length, negotiated, Errno::Inval)?;
+    if length > negotiated.export.block_max.into() {
+        return Err(match negotiated.replies {
+            ReplyMode::Simple => Errno::Inval,
+            ReplyMode::Structured | ReplyMode::Extended => Errno::Overflow,
+        });
+    }
+    Ok(Command::Read { df })
 }
 
 fn block_status(
@@ -306,5 +308,110 @@ fn inside(offset: u64, length: u64, negotiated: &Negotiated, past_end: Errno) ->
         Ok(())
     } else {
         Err(Errno::Inval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nbd::export::ExportInfo;
+
+    fn negotiated(replies: ReplyMode, size: u64, base_allocation: Option<u32>) -> Negotiated {
+        let export = ExportInfo {
+            name: "disk".to_owned(),
+            description: String::new(),
+            size,
+            read_only: false,
+            multi_conn: true,
+            rotational: false,
+            fast_zero: true,
+            block_min: 1,
+            block_preferred: 4096,
+            block_max: limits::REQUEST_BYTES_MAX,
+        };
+        Negotiated { export, replies, base_allocation }
+    }
+
+    #[test]
+    fn layouts_are_those_of_the_protocol() {
+        let compact = [
+            &[0x25, 0x60, 0x95, 0x13, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0x0c][..],
+            &[0, 0, 0, 0, 0, 0, 0, 0x0d, 0, 0, 0, 0x0e],
+        ]
+        .concat();
+        let decoded = decode(&compact, &negotiated(ReplyMode::Simple, 1 << 30, None));
+        let expected = Decoded {
+            cookie: 0x0c,
+            offset: 0x0d,
+            length: 0x0e,
+            payload: 0,
+            verdict: Ok(Command::WriteZeroes { fua: true, no_hole: false, fast: false }),
+        };
+        assert_eq!(decoded, Ok(expected));
+        let extended = [
+            &[0x21, 0xe4, 0x1c, 0x71, 0, 0x20, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x0c][..],
+            &[0, 0, 0, 0, 0, 0, 0, 0x0d, 0, 0, 0, 0, 0, 0, 0, 0x0e],
+        ]
+        .concat();
+        let decoded = decode(&extended, &negotiated(ReplyMode::Extended, 1 << 30, None));
+        let verdict = Ok(Command::Write { fua: false });
+        assert_eq!(decoded, Ok(Decoded { payload: 0x0e, verdict, ..expected }));
+    }
+
+    fn some_header() -> impl Strategy<Value = (ReplyMode, Vec<u8>)> {
+        let edge = |small: u64| {
+            prop_oneof![0..small, any::<u64>(), Just(u64::MAX), Just(1 << 32), Just(small)]
+        };
+        let mode = prop_oneof![
+            Just(ReplyMode::Simple),
+            Just(ReplyMode::Structured),
+            Just(ReplyMode::Extended)
+        ];
+        (mode, 0..128_u16, 0..10_u16, edge(1 << 20), edge(40 << 20)).prop_map(
+            |(mode, flags, command, offset, length)| {
+                let is_extended = mode == ReplyMode::Extended;
+                let magic = match is_extended {
+                    true => wire::NBD_EXTENDED_REQUEST_MAGIC,
+                    false => wire::NBD_REQUEST_MAGIC,
+                };
+                let mut bytes = magic.to_be_bytes().to_vec();
+                bytes.extend(flags.to_be_bytes());
+                bytes.extend(command.to_be_bytes());
+                bytes.extend([0; 8]);
+                bytes.extend(offset.to_be_bytes());
+                let from = if is_extended { 0 } else { 4 };
+                bytes.extend(&length.to_be_bytes()[from..]);
+                (mode, bytes)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn every_command_that_is_let_through_lies_on_the_export(
+            (mode, header) in some_header(),
+            size in prop_oneof![0..2_000_000_u64, Just(1 << 40), Just((1 << 63) - 1)],
+            context in any::<Option<u32>>(),
+        ) {
+            let negotiated = negotiated(mode, size, context);
+            let Ok(decoded) = decode(&header, &negotiated) else {
+                return Ok(());
+            };
+            prop_assert!(decoded.payload <= limits::PAYLOAD_DISCARD_BYTES_MAX);
+            match decoded.verdict {
+                Ok(Command::Read { .. } | Command::Write { .. }) => {
+                    prop_assert!(decoded.length <= limits::REQUEST_BYTES_MAX.into());
+                }
+                Ok(Command::BlockStatusPayload { .. }) => {
+                    prop_assert_eq!(decoded.payload, BLOCK_STATUS_PAYLOAD_BYTES as u64);
+                    return Ok(());
+                }
+                Ok(Command::Flush | Command::Disconnect) | Err(_) => return Ok(()),
+                Ok(_) => {}
+            }
+            prop_assert!(decoded.offset.checked_add(decoded.length).is_some_and(|end| end <= size));
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(super) const PIECES_MAX: usize = 256;
 
 /// A connected socket.
 #[derive(Debug)]
-pub struct Socket {
+pub(super) struct Socket {
     fd: OwnedFd,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum SendMode {
 
 impl Socket {
     /// Takes over a connected socket, sized and set for low latency.
-    pub fn new(fd: OwnedFd, is_tcp: bool) -> Self {
+    pub(super) fn new(fd: OwnedFd, is_tcp: bool) -> Self {
         if is_tcp {
             // Failing to tune is no reason to refuse a client.
             let _ = sockopt::set_tcp_nodelay(&fd, true);

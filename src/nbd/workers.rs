@@ -11,7 +11,7 @@ type Task = Box<dyn FnOnce() + Send>;
 
 /// A fixed set of threads and the queue before them. The queue is bounded by the requests that
 /// connections may have in flight.
-pub struct Workers {
+pub(super) struct Workers {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -33,7 +33,7 @@ impl Workers {
     ///
     /// # Errors
     /// If the operating system gives no threads.
-    pub fn start(count: usize) -> std::io::Result<Self> {
+    pub(super) fn start(count: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
@@ -45,13 +45,13 @@ impl Workers {
     }
 
     /// Has `task` run on one of the threads, in its turn.
-    pub fn run(&self, task: impl FnOnce() + Send + 'static) {
+    pub(super) fn run(&self, task: impl FnOnce() + Send + 'static) {
         self.shared.lock().tasks.push_back(Box::new(task));
         self.shared.changed.notify_one();
     }
 
     /// Runs what is queued, then ends the threads.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.shared.lock().is_stopping = true;
         self.shared.changed.notify_all();
         let threads =

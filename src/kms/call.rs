@@ -1,0 +1,192 @@
+//! The way every call takes: permission, operation, record, answer.
+
+use serde_json::Value;
+
+use super::{Action, Kms, KmsError};
+use crate::catalog::{CatalogError, Operation, Page};
+use crate::ram::{Caller, Principal, ServiceActsAs, decide};
+use crate::trail::{Actor, Event, EventKind, ResourceType, Service, TrailError};
+
+use super::state::Class;
+
+/// Entries in one page of a list at most.
+const PAGE_SIZE_MAX: u32 = 100;
+
+/// Which page of a list, as published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paging {
+    /// `PageNumber`, from 1.
+    pub number: u32,
+    /// `PageSize`, 1 to 100.
+    pub size: u32,
+}
+
+impl Default for Paging {
+    fn default() -> Self {
+        Self { number: 1, size: 10 }
+    }
+}
+
+impl Paging {
+    pub(super) fn page(self) -> Result<Page, KmsError> {
+        if self.number == 0 {
+            return Err(KmsError::InvalidParameter("PageNumber"));
+        }
+        if !(1..=PAGE_SIZE_MAX).contains(&self.size) {
+            return Err(KmsError::InvalidParameter("PageSize"));
+        }
+        let offset = u64::from(self.number - 1) * u64::from(self.size);
+        Ok(Page { offset, limit: self.size.into() })
+    }
+}
+
+/// One call under way, and what the trail will say of it.
+pub(super) struct Call<'a> {
+    pub(super) caller: &'a Caller,
+    pub(super) action: Action,
+    acting: ServiceActsAs,
+    request: Vec<(&'static str, Value)>,
+    response: Vec<(&'static str, Value)>,
+    resources: Vec<(ResourceType, String)>,
+    is_recorded: bool,
+}
+
+impl Call<'_> {
+    pub(super) fn request(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.request.push((name, value.into()));
+    }
+
+    pub(super) fn response(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.response.push((name, value.into()));
+    }
+
+    pub(super) fn about(&mut self, kind: ResourceType, name: &str) {
+        if !self.resources.iter().any(|(_, known)| known == name) {
+            self.resources.push((kind, name.to_owned()));
+        }
+    }
+
+    /// It is about a service key: a service acts in its own name.
+    pub(super) const fn on_service_key(&mut self) {
+        self.acting = ServiceActsAs::Itself;
+    }
+
+    /// Nothing happened that would be worth a record.
+    pub(super) const fn needs_no_record(&mut self) {
+        self.is_recorded = true;
+    }
+}
+
+impl Kms {
+    /// Runs `body` and records how it went, before the answer.
+    pub(super) fn call<T>(
+        &self,
+        caller: &Caller,
+        action: Action,
+        body: impl FnOnce(&mut Call<'_>) -> Result<T, KmsError>,
+    ) -> Result<T, KmsError> {
+        let mut call = Call {
+            caller,
+            action,
+            acting: ServiceActsAs::CustomersRole,
+            request: Vec::new(),
+            response: Vec::new(),
+            resources: Vec::new(),
+            is_recorded: false,
+        };
+        let outcome = body(&mut call);
+        let event = match &outcome {
+            Ok(_) if call.is_recorded => return outcome,
+            // The record itself failed; a second try would have nothing else to say.
+            Err(KmsError::Unrecorded(_)) => return outcome,
+            Ok(_) => self.event(&call),
+            Err(error) => self.event(&call).error(error.code(), &error.message()),
+        };
+        // On failure the outcome is dropped here, secrets and all.
+        self.trail.record(&event).map_err(KmsError::Unrecorded)?;
+        outcome
+    }
+
+    /// Records that a call was refused before it came to an operation (its parameters could not be
+    /// read), and gives back the answer.
+    pub fn refuse(&self, caller: &Caller, action: Action, error: KmsError) -> KmsError {
+        match self.call(caller, action, |_| Err::<(), _>(error)) {
+            Ok(()) => KmsError::NoPermission,
+            Err(error) => error,
+        }
+    }
+
+    /// Asks whether the caller may.
+    pub(super) fn allow(&self, call: &Call<'_>, resource: &str) -> Result<(), KmsError> {
+        let action = match call.action {
+            Action::CreateServiceKey => "kms:CreateServiceKey".to_owned(),
+            action => format!("kms:{}", action.as_str()),
+        };
+        if decide(&call.caller.principal, &action, resource).is_allowed() {
+            Ok(())
+        } else {
+            Err(KmsError::NoPermission)
+        }
+    }
+
+    /// Makes a change, and its record within the same transaction.
+    pub(super) fn commit(
+        &self,
+        call: &mut Call<'_>,
+        operations: &[Operation],
+    ) -> Result<(), KmsError> {
+        let event = self.event(call);
+        let mut refusal = None;
+        let mut gate = || {
+            self.trail.record(&event).map_err(|error| {
+                refusal = Some(error.clone());
+                Box::new(error) as Box<dyn std::error::Error + Send + Sync>
+            })
+        };
+        let applied = self.catalog.apply(operations, &mut gate);
+        match (applied, refusal) {
+            (Ok(()), _) => {
+                call.needs_no_record();
+                Ok(())
+            }
+            (Err(CatalogError::Gate(_)), Some(error)) => Err(KmsError::Unrecorded(error)),
+            // If the gate had passed, the record of the failure follows that of the attempt.
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    fn event(&self, call: &Call<'_>) -> Event {
+        let account_id = &self.account.account_id;
+        let actor = Actor {
+            request_id: call.caller.request_id,
+            account_id: account_id.clone(),
+            region: self.account.region.clone(),
+            source: call.caller.source.clone(),
+            user_agent: call.caller.user_agent.clone(),
+            user_identity: call.caller.user_identity(account_id, call.acting),
+        };
+        let mut event = Event::new(Service::Kms, call.action.as_str(), actor);
+        if call.action.class() == Class::Look {
+            event = event.read_only();
+        }
+        if call.caller.principal == Principal::System || call.action == Action::CreateServiceKey {
+            event = event.kind(EventKind::ServiceEvent);
+        }
+        for (kind, name) in &call.resources {
+            event = event.resource(*kind, name);
+        }
+        for (name, value) in &call.request {
+            event = event.request(name, value.clone());
+        }
+        for (name, value) in &call.response {
+            event = event.response(name, value.clone());
+        }
+        event
+    }
+}
+
+impl From<TrailError> for KmsError {
+    fn from(error: TrailError) -> Self {
+        Self::Unrecorded(error)
+    }
+}
