@@ -206,7 +206,8 @@ fn disks_are_listed_in_columns() {
     assert_eq!(
         stdout(&sealdisk(dir.path(), &["disk", "list"])),
         "DISK ID                 NAME  SIZE    STATUS  INSTANCE  KEY            CREATED\n\
-         d-bp1aaaaaaaaaaaaaaaaa  db    10 GiB  In_use  i-local   alias/acs/ecs  2999-01-05T03:04:05Z\n"
+         d-bp1aaaaaaaaaaaaaaaaa  db    10 GiB  In_use  i-local   alias/acs/ecs  \
+         2999-01-05T03:04:05Z\n"
     );
     let keys = stdout(&sealdisk(dir.path(), &["key", "list"]));
     assert_eq!(
