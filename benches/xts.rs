@@ -1,5 +1,4 @@
-//! Throughput of AES-256-XTS on one core: each engine, both data unit sizes, small to large
-//! buffers.
+//! Throughput of AES-256-XTS on one core: each engine, both unit sizes, small to large buffers.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
 
