@@ -24,8 +24,9 @@ impl Disks {
     /// Opens a disk for `instance_id` and serves it.
     ///
     /// # Errors
-    /// `InvalidDiskId.NotFound`, `IncorrectDiskStatus`, `InstanceDiskLimitExceeded`, the KMS's codes
-    /// if the key cannot be used, `DiskError` with the reason if the layer is not as it was made.
+    /// `InvalidDiskId.NotFound`, `IncorrectDiskStatus`, `InstanceDiskLimitExceeded`, the KMS's
+    /// codes if the key cannot be used, `DiskError` with the reason if the layer is not as it was
+    /// made.
     pub fn attach(
         &self,
         caller: &Caller,

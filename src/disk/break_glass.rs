@@ -1,7 +1,7 @@
 //! Break-glass: the data key of a disk's layer, for stock cryptsetup.
 //!
-//! Whoever holds it reads the disk for as long as the layer exists, whatever becomes of the KMS key.
-//! So the trail says who took it, before it is handed out.
+//! Whoever holds it reads the disk for as long as the layer exists, whatever becomes of the KMS
+//! key. So the trail says who took it, before it is handed out.
 
 use std::path::PathBuf;
 

@@ -59,7 +59,8 @@ impl Socket {
         sockopt::set_socket_timeout(&self.fd, Timeout::Send, Some(timeout))
     }
 
-    /// Receives into `first`, then `second`; waits for at least one byte. Zero: the peer has closed.
+    /// Receives into `first`, then `second`; waits for at least one byte. Zero: the peer has
+    /// closed.
     pub(super) fn receive(&self, first: &mut [u8], second: &mut [u8]) -> Result<usize, Errno> {
         loop {
             let mut pieces = [IoSliceMut::new(first), IoSliceMut::new(second)];
