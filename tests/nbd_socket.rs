@@ -1,13 +1,13 @@
 //! The daemon against clients that are slow, rude, gone or many: sockets and time, which the tests
 //! of the protocol machines cannot show.
 
-mod support;
 #[path = "nbd_client/negotiation.rs"]
 #[allow(dead_code)]
 mod negotiation;
 #[path = "nbd_client/socket.rs"]
 #[allow(dead_code)]
 mod socket;
+mod support;
 #[path = "nbd_client/transmission.rs"]
 #[allow(dead_code)]
 mod transmission;
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use negotiation::{MODES, Mode};
-use socket::{Client, DISCONNECT, FLUSH, FUA, Place, READ, WRITE, Wire};
+use socket::{Client, DISCONNECT, FLUSH, FUA, Place, READ, TRIM, WRITE, WRITE_ZEROES, Wire};
 use support::daemon::{Daemon, signal};
 use support::dice::Dice;
 
@@ -98,13 +98,16 @@ fn a_handshake_is_not_prolonged_by_reading_its_answers_slowly() {
     wire.write_all(negotiation::FIXED).unwrap();
     wire.write_all(&negotiation::option(3, &[]).repeat(1000)).unwrap();
     let begun = Instant::now();
-    let mut answer = vec![0; 24 << 10];
-    while let Ok(1..) = wire.read(&mut answer) {
-        assert!(begun.elapsed() < Duration::from_secs(8), "the client is still being served");
-        std::thread::sleep(Duration::from_millis(250));
-    }
-    // What the sockets held already came; the list was far longer.
+    let reader = std::thread::spawn(move || {
+        let mut answer = vec![0; 24 << 10];
+        while let Ok(1..) = wire.read(&mut answer) {
+            std::thread::sleep(Duration::from_millis(250));
+        }
+    });
+    wait_for_connections(&daemon, 1.0);
     wait_for_connections(&daemon, 0.0);
+    assert!(begun.elapsed() < Duration::from_secs(8), "it was served as long as it read");
+    reader.join().unwrap();
 }
 
 #[test]
@@ -173,7 +176,7 @@ fn many_requests(client: &mut Client) -> Vec<u8> {
             0 => ((WRITE, FUA), 64 << 10),
             1 => ((READ, 0), 64 << 10),
             2 => ((FLUSH, 0), 0),
-            _ => ((socket::WRITE_ZEROES, FUA), 64 << 10),
+            _ => ((WRITE_ZEROES, FUA), 64 << 10),
         };
         let at = if length == 0 { 0 } else { number * MIB / 4 };
         let request = client.request(what.0, what.1, at, length);
@@ -357,8 +360,10 @@ fn detaching_ends_connections_between_replies_and_others_stay() {
 fn writes_of_a_client_that_is_gone_never_land_after_its_next_connection_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = daemon_with_disk(&folder.path().join("data"), &[]);
-    let block = 64 << 10;
     for place in places(&daemon) {
+        // Over TCP the end is seen only when all before it fits the receiver's buffer. Until then
+        // nobody can tell a client that is gone from one with several connections.
+        let block = if matches!(place, Place::Unix(_)) { 64 << 10 } else { 512 };
         for round in 0..20 {
             let mut old = Client::connect(&place, "db", Mode::Simple);
             let flags = if round % 2 == 0 { 0 } else { FUA };
@@ -369,12 +374,15 @@ fn writes_of_a_client_that_is_gone_never_land_after_its_next_connection_is_serve
             let mut new = Client::connect(&place, "db", Mode::Simple);
             let first = new.read(0, block);
             for _ in 0..50 {
-                assert!(new.read(0, block) == first, "changed after the first read");
+                assert!(
+                    new.read(0, block) == first,
+                    "{place:?} {round}: changed after the first read"
+                );
             }
             new.write(0, &vec![b'B'; block as usize]);
             let until = Instant::now() + Duration::from_millis(100);
             while Instant::now() < until {
-                assert!(new.read(0, block) == vec![b'B'; block as usize], "A came back");
+                assert!(new.read(0, block) == vec![b'B'; block as usize], "{place:?}: A came back");
             }
         }
     }
@@ -471,7 +479,8 @@ fn whatever_is_asked_only_published_errors_come_back() {
         let mut client = Client::connect(&place, "db", mode);
         let mut errors = 0;
         for _ in 0..2000 {
-            let command = [READ, WRITE, FLUSH, 4, 5, 6, 7, 8, 99][dice.below(9) as usize];
+            let commands = [READ, WRITE, FLUSH, TRIM, 5, WRITE_ZEROES, 7, 8, 99];
+            let command = commands[dice.below(9) as usize];
             let flags = if dice.below(2) == 0 { 0 } else { dice.below(1 << 5) as u16 };
             let at = match dice.below(4) {
                 0 => dice.next(),
@@ -503,8 +512,10 @@ fn clients_of_all_kinds_come_and_go_at_once() {
                 let mut rounds = 0;
                 while !is_over.load(Ordering::Relaxed) {
                     let place = &places[dice.below(2) as usize];
-                    let mut client = Client::connect(place, "db", MODES[dice.below(3) as usize]);
-                    let data = dice.bytes(1 + dice.below(100_000) as usize);
+                    let mode = MODES[dice.below(3) as usize];
+                    let mut client = Client::connect(place, "db", mode);
+                    let len = 1 + dice.below(100_000) as usize;
+                    let data = dice.bytes(len);
                     let at = number * 4 * MIB + dice.below(MIB);
                     client.write(at, &data);
                     assert!(client.read(at, data.len() as u64) == data);

@@ -288,13 +288,7 @@ impl Client {
     }
 
     /// Sends one request and waits for its reply.
-    pub(crate) fn call(
-        &mut self,
-        what: (u16, u16),
-        at: u64,
-        length: u64,
-        payload: &[u8],
-    ) -> Reply {
+    pub(crate) fn call(&mut self, what: (u16, u16), at: u64, length: u64, payload: &[u8]) -> Reply {
         let cookie = self.send(what, at, length, payload).expect("the server reads");
         let (answered, reply) = self.next_reply().expect("a reply");
         assert_eq!(answered, cookie);

@@ -28,6 +28,7 @@ impl Daemon {
     pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary());
         command.args(["serve", "--dev", "--data-dir"]).arg(data_dir).args(arguments);
+        command.stdin(Stdio::null());
         Self::launch(command, data_dir)
     }
 
@@ -45,7 +46,7 @@ impl Daemon {
         let file = data_dir.with_extension("yaml");
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new(binary());
-        command.args(["serve", "--config"]).arg(file);
+        command.args(["serve", "--config"]).arg(file).stdin(Stdio::null());
         Self::launch(command, data_dir)
     }
 
@@ -53,12 +54,8 @@ impl Daemon {
     pub fn launch(mut command: Command, data_dir: &Path) -> Self {
         let log = data_dir.with_extension("log");
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .spawn()
-            .expect("the daemon starts");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(errors).spawn().expect("the daemon starts");
         let mut banner = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         while !banner.contains("\n  HTTP") {
