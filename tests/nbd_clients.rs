@@ -341,7 +341,7 @@ def extents(length, at, flags=0):
     return found
 hole = nbd.STATE_HOLE | nbd.STATE_ZERO
 assert extents(size, 0) == [(M, hole), (len(data), 0), (size - M - len(data), hole)]
-assert extents(size, M + 1, nbd.CMD_FLAG_REQ_ONE) == [(len(data) - 1, 0)]
+assert extents(size - M - 1, M + 1, nbd.CMD_FLAG_REQ_ONE) == [(len(data) - 1, 0)]
 h.zero(M, 2 * M, nbd.CMD_FLAG_NO_HOLE)
 assert extents(M, 2 * M, nbd.CMD_FLAG_REQ_ONE) == [(M, 0)], 'allocated'
 refused(errno.ENOTSUP, lambda: h.zero(M, M, nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FAST_ZERO))
@@ -449,12 +449,13 @@ fn qemu_zeroes_and_discards_gigabytes_in_one_request() {
             &[
                 "write -P 5 0 64k",
                 "write -P 6 40G 64k",
-                "write -zu 1M 5G",
-                "write -zu 39G 5G",
+                "write -zun 1M 5G",
+                "write -zun 39G 5G",
                 "read -P 0 40G 64k",
                 "read -P 5 0 64k",
                 "write -P 7 63G 1M",
-                "discard 0 60G",
+                "discard 0 2047M",
+                "discard 40G 2047M",
                 "read -P 0 0 1M",
                 "read -P 7 63G 1M",
                 "discard 63G 1M",

@@ -499,6 +499,34 @@ fn whatever_is_asked_only_published_errors_come_back() {
 }
 
 #[test]
+fn one_request_zeroes_or_trims_far_more_than_a_payload_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start_configured(&folder.path().join("data"), &[]);
+    let disk = daemon.disk("big", "64G");
+    let gib = 1 << 30;
+    for place in places(&daemon) {
+        let mut client = Client::connect(&place, "big", Mode::Extended);
+        for (what, at, length) in [
+            ((WRITE_ZEROES, 0), 1000, 63 * gib),
+            ((WRITE_ZEROES, FUA), 0, 64 * gib),
+            // FAST_ZERO
+            ((WRITE_ZEROES, 1 << 4), 7, 64 * gib - 7),
+            ((TRIM, 0), 3, 60 * gib),
+            ((TRIM, FUA), 0, 64 * gib),
+        ] {
+            for place in [0, 20 * gib, 64 * gib - 8192] {
+                client.write(place, &[7; 8192]);
+            }
+            assert_eq!(client.call(what, at, length, &[]).error, 0);
+            assert_eq!(client.read(20 * gib, 8192), [0; 8192]);
+        }
+        assert_eq!(client.read(64 * gib - 8192, 8192), [0; 8192]);
+    }
+    let layer = std::fs::metadata(daemon.layer_file(&disk)).unwrap();
+    assert!(std::os::unix::fs::MetadataExt::blocks(&layer) * 512 < 4 * MIB);
+}
+
+#[test]
 fn clients_of_all_kinds_come_and_go_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = daemon_with_disk(&folder.path().join("data"), &[]);
