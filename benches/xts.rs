@@ -1,4 +1,4 @@
-//! Throughput of AES-256-XTS: each engine, both data unit sizes, small to large buffers, on one core.
+//! Throughput of AES-256-XTS on one core: each engine, both unit sizes, small to large buffers.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
 

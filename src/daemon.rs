@@ -162,7 +162,8 @@ fn report(recovery: &Recovery) {
         tracing::error!(%disk, %error, "attached disk not opened; mend the cause, or detach it");
     }
     let engine = crate::crypto::engine::Engine::best();
-    tracing::info!(attached = recovery.reopened, ?engine, memory = ?secret::protection(), "disks open");
+    let memory = secret::protection();
+    tracing::info!(attached = recovery.reopened, ?engine, ?memory, "disks open");
     if secret::protection() != Protection::SecretMemory {
         tracing::warn!(
             "memfd_secret is not to be had: keys are in ordinary memory, locked where the limit \

@@ -19,7 +19,7 @@
 //! encrypts it through `crypto/xts.rs` and hands it to `layer/data.rs`, which knows the position in
 //! the image and calls the `storage/` engine; the result comes back through `nbd/reply.rs`.
 
-#![deny(unsafe_code)]
+#![deny(unsafe_code, clippy::disallowed_methods)]
 #![warn(clippy::unwrap_used, clippy::print_stdout)]
 
 pub mod api;

@@ -1,6 +1,8 @@
 //! The program as a user meets it: exit codes, failures, tables and JSON, against a daemon that
 //! answers from a script.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at what it does not expect")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -37,14 +39,14 @@ fn daemon(answer: fn(&str, &str) -> (u16, Value)) -> tempfile::TempDir {
     let listener = UnixListener::bind(dir.path().join("sealdisk-data/api.sock")).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            answer_one(stream.unwrap(), answer);
+            answer_one(&stream.unwrap(), answer);
         }
     });
     dir
 }
 
-fn answer_one(stream: UnixStream, answer: fn(&str, &str) -> (u16, Value)) {
-    let mut reader = BufReader::new(&stream);
+fn answer_one(stream: &UnixStream, answer: fn(&str, &str) -> (u16, Value)) {
+    let mut reader = BufReader::new(stream);
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -65,7 +67,8 @@ fn answer_one(stream: UnixStream, answer: fn(&str, &str) -> (u16, Value)) {
     let (status, body) = answer(action, &form);
     let body = body.to_string();
     let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n", body.len());
-    let _ = (&stream).write_all((head + &body).as_bytes());
+    let mut stream = stream;
+    let _ = stream.write_all((head + &body).as_bytes());
 }
 
 const ID: &str = "d-bp1aaaaaaaaaaaaaaaaa";
@@ -203,7 +206,8 @@ fn disks_are_listed_in_columns() {
     assert_eq!(
         stdout(&sealdisk(dir.path(), &["disk", "list"])),
         "DISK ID                 NAME  SIZE    STATUS  INSTANCE  KEY            CREATED\n\
-         d-bp1aaaaaaaaaaaaaaaaa  db    10 GiB  In_use  i-local   alias/acs/ecs  2999-01-05T03:04:05Z\n"
+         d-bp1aaaaaaaaaaaaaaaaa  db    10 GiB  In_use  i-local   alias/acs/ecs  \
+         2999-01-05T03:04:05Z\n"
     );
     let keys = stdout(&sealdisk(dir.path(), &["key", "list"]));
     assert_eq!(

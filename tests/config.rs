@@ -1,5 +1,7 @@
 //! The configuration file: what the shipped one means, and how each mistake is refused.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at what it does not expect")]
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -589,8 +589,8 @@ fn payload_len_without_extended_headers_is_einval() {
     }
 }
 
-/// The spec wants the flag; qemu 10 leaves it out. A server that took the payload for requests would
-/// lose the stream, so the length of a WRITE always counts.
+/// The spec wants the flag; qemu 10 leaves it out. A server that took the payload for requests
+/// would lose the stream, so the length of a WRITE always counts.
 #[test]
 fn extended_write_without_payload_len_is_served() {
     let mut session = Session::new(Mode::Extended);

@@ -1,5 +1,5 @@
-//! AES-XTS against published vectors: NIST CAVP (2,800 whole-byte cases) and Wycheproof (82 cases of
-//! the two usual key sizes). AES-256 goes through every engine of the product; AES-128, which it
+//! AES-XTS against published vectors: NIST CAVP (2,800 whole-byte cases) and Wycheproof (82 cases
+//! of the two usual key sizes). AES-256 goes through every engine of the product; AES-128, which it
 //! has not, through the crates that its portable engine is made of.
 //!
 //! CAVP comes with the Python package `cryptography_vectors`; `SEALDISK_CAVP_DIR` names the

@@ -91,9 +91,17 @@ impl From<ControlError> for ApiError {
     }
 }
 
-/// The trail fails closed: nothing more is answered until it can be written again.
 impl From<TrailError> for ApiError {
     fn from(error: TrailError) -> Self {
-        Self::new(500, "InternalFailure", format!("The audit trail could not be read: {error}"))
+        match error {
+            TrailError::InvalidToken => Self::invalid("NextToken"),
+            // The trail is shut: nothing is answered until it can record again.
+            TrailError::Poisoned { .. } | TrailError::NoSegment { .. } => {
+                Self::new(503, "ServiceUnavailableTemporary", error.to_string())
+            }
+            TrailError::Io { .. } | TrailError::InUse { .. } | TrailError::Damaged(_) => {
+                Self::new(500, "InternalFailure", error.to_string())
+            }
+        }
     }
 }

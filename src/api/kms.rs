@@ -10,20 +10,11 @@ use super::dispatch::Handler;
 use super::error::ApiError;
 use super::rpc::{Paging, Parameters};
 use crate::catalog::{AliasRecord, KeyRecord, KeyVersionRecord, Listed};
-use crate::kms::CreateKey;
+use crate::kms::{CreateKey, DELETION_WINDOW_DAYS, ENCRYPT_BYTES_MAX, KeyFilter, data_key_bytes};
 use crate::ram::Caller;
-
-/// Longest plaintext Encrypt takes, in bytes.
-const PLAINTEXT_BYTES_MAX: usize = 6 << 10;
 
 /// Longest ciphertext blob Decrypt looks at, in bytes: the longest plaintext and its envelope.
 const BLOB_BYTES_MAX: usize = 16 << 10;
-
-/// Longest key description, in characters.
-const DESCRIPTION_CHARS_MAX: usize = 8192;
-
-/// Allowed `PendingWindowInDays`; sources differ (7 to 30 in 2021).
-const PENDING_DAYS: std::ops::RangeInclusive<u32> = 7..=366;
 
 type Answered = Result<Answer, ApiError>;
 
@@ -58,7 +49,7 @@ fn create_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     parameters.refuse_true(&["EnableAutomaticRotation"])?;
     let owned = |name| parameters.filled(name).map(str::to_owned);
     let request = CreateKey {
-        description: description(parameters)?.unwrap_or_default().to_owned(),
+        description: parameters.text("Description").unwrap_or_default().to_owned(),
         spec: owned("KeySpec"),
         usage: owned("KeyUsage"),
         origin: owned("Origin"),
@@ -77,9 +68,8 @@ fn describe_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered
 }
 
 fn list_keys(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    parameters.refuse(&["Filters"])?;
-    let paging = parameters.paging()?;
-    let listed = api.kms.list_keys(caller, &[], paging.for_kms())?;
+    let (filters, paging) = (filters(parameters)?, parameters.paging()?);
+    let listed = api.kms.list_keys(caller, &filters, paging.for_kms())?;
     let item = |key: &KeyRecord| json!({"KeyId": key.key_id, "KeyArn": key_arn(api, &key.key_id)});
     Ok(Answer::new().with_page("Keys", "Key", page_of(paging, &listed, item)))
 }
@@ -98,7 +88,8 @@ fn schedule_key_deletion(api: &Api, caller: &Caller, parameters: &Parameters) ->
     const DAYS: &str = "PendingWindowInDays";
     let key_id = parameters.required("KeyId")?;
     parameters.required(DAYS)?;
-    let days = parameters.integer(DAYS, PENDING_DAYS)?.ok_or_else(|| ApiError::invalid(DAYS))?;
+    let days =
+        parameters.integer(DAYS, DELETION_WINDOW_DAYS)?.ok_or_else(|| ApiError::invalid(DAYS))?;
     api.kms.schedule_key_deletion(caller, key_id, days)?;
     Ok(Answer::new())
 }
@@ -111,7 +102,7 @@ fn cancel_key_deletion(api: &Api, caller: &Caller, parameters: &Parameters) -> A
 fn update_key_description(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let key_id = parameters.required("KeyId")?;
     // An empty description is one: it takes the old one away.
-    let text = match description(parameters)? {
+    let text = match parameters.text("Description") {
         Some(text) => text,
         None => parameters.required("Description")?,
     };
@@ -166,7 +157,7 @@ fn describe_key_version(api: &Api, caller: &Caller, parameters: &Parameters) -> 
 fn encrypt(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     parameters.refuse_true(&["DryRun"])?;
     let key_id = parameters.required("KeyId")?;
-    let plaintext = parameters.base64("Plaintext", PLAINTEXT_BYTES_MAX)?;
+    let plaintext = parameters.base64("Plaintext", ENCRYPT_BYTES_MAX)?;
     let context = parameters.encryption_context()?;
     let sealed = api.kms.encrypt(caller, key_id, plaintext.expose(), &context)?;
     Ok(Answer::new()
@@ -212,25 +203,24 @@ fn generate_data_key_without_plaintext(
         .with("KeyVersionId", made.key_version))
 }
 
-/// The key and how many bytes: `NumberOfBytes` wins over `KeySpec`, 32 without either.
+/// The key and how many bytes.
 fn data_key_request(parameters: &Parameters) -> Result<(&str, usize), ApiError> {
     parameters.refuse_true(&["DryRun"])?;
     parameters.refuse(&["Recipient"])?;
-    let from_spec = match parameters.filled("KeySpec") {
-        None | Some("AES_256") => 32,
-        Some("AES_128") => 16,
-        Some(_) => return Err(ApiError::invalid("KeySpec")),
-    };
-    let bytes = parameters.integer("NumberOfBytes", 1..=1024)?.unwrap_or(from_spec);
+    let bytes = data_key_bytes(parameters.filled("KeySpec"), parameters.filled("NumberOfBytes"))?;
     Ok((parameters.required("KeyId")?, bytes))
 }
 
-fn description(parameters: &Parameters) -> Result<Option<&str>, ApiError> {
-    let text = parameters.text("Description");
-    if text.is_some_and(|text| text.chars().count() > DESCRIPTION_CHARS_MAX) {
-        return Err(ApiError::invalid("Description"));
+/// `Filters`: a JSON array of `{"Key":…,"Values":[…]}`. Which keys there are, KMS knows.
+fn filters(parameters: &Parameters) -> Result<Vec<KeyFilter>, ApiError> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase", deny_unknown_fields)]
+    struct Entry {
+        key: String,
+        values: Vec<String>,
     }
-    Ok(text)
+    let entries: Vec<Entry> = parameters.json("Filters")?.unwrap_or_default();
+    Ok(entries.into_iter().map(|Entry { key, values }| KeyFilter { key, values }).collect())
 }
 
 fn page_of<T>(
@@ -263,7 +253,7 @@ fn metadata(api: &Api, key: &KeyRecord) -> Value {
 }
 
 fn alias_item(api: &Api, alias: &AliasRecord) -> Value {
-    let arn = format!("acs:kms:{}:{}:{}", api.region, api.account_id, alias.name);
+    let arn = api.kms.account().alias_arn(&alias.name);
     json!({"AliasName": alias.name, "AliasArn": arn, "KeyId": alias.key_id})
 }
 
@@ -276,5 +266,5 @@ fn version_item(version: &KeyVersionRecord) -> Value {
 }
 
 fn key_arn(api: &Api, key_id: &str) -> String {
-    format!("acs:kms:{}:{}:key/{key_id}", api.region, api.account_id)
+    api.kms.account().key_arn(key_id)
 }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::OWN_VERSION;
@@ -20,9 +20,6 @@ use crate::catalog::Page;
 use crate::kms;
 use crate::limits;
 use crate::secret::Secret;
-
-/// Longest encryption context as JSON text, in characters (KMS, "EncryptionContext").
-const CONTEXT_CHARS_MAX: usize = 8192;
 
 /// Entries of one list parameter (`DiskIds`, `Name.N`); the cloud takes 100.
 const LIST_ENTRIES_MAX: usize = 100;
@@ -217,19 +214,22 @@ impl Parameters {
 
     /// A JSON array of strings, such as `DiskIds=["d-1","d-2"]`.
     pub fn json_list(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
-        let Some(text) = self.filled(name) else { return Ok(None) };
-        let entries: Option<Vec<String>> = serde_json::from_str(text).ok();
-        let entries = entries.filter(|entries| entries.len() <= LIST_ENTRIES_MAX);
-        entries.map(Some).ok_or_else(|| ApiError::invalid(name))
+        let entries: Option<Vec<String>> = self.json(name)?;
+        match entries {
+            Some(entries) if entries.len() > LIST_ENTRIES_MAX => Err(ApiError::invalid(name)),
+            entries => Ok(entries),
+        }
     }
 
-    /// A JSON object of strings to strings, each name once; absent is empty.
+    /// A JSON object of strings to strings, each name once; absent is empty. KMS bounds its length.
     pub fn encryption_context(&self) -> Result<BTreeMap<String, String>, ApiError> {
-        const NAME: &str = "EncryptionContext";
-        let Some(text) = self.filled(NAME) else { return Ok(BTreeMap::new()) };
-        let is_short = text.chars().count() <= CONTEXT_CHARS_MAX;
-        let context: Option<Context> = serde_json::from_str(text).ok().filter(|_| is_short);
-        context.map(|context| context.0).ok_or_else(|| ApiError::invalid(NAME))
+        Ok(self.json::<Context>("EncryptionContext")?.map(|context| context.0).unwrap_or_default())
+    }
+
+    /// A value that is JSON text.
+    pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.filled(name) else { return Ok(None) };
+        serde_json::from_str(text).map(Some).map_err(|_| ApiError::invalid(name))
     }
 
     /// Base64 of at most `bytes_max` bytes, decoded into the arena: what it holds may be secret.

@@ -189,7 +189,8 @@ async fn what_is_too_large_or_of_another_kind_is_refused() {
     assert_eq!(server.ask(&declared).await.0, 413);
     let chunk = "x".repeat(limits::API_BODY_BYTES_MAX);
     let chunked = format!(
-        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{chunk}\r\n1\r\nx\r\n",
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{chunk}\r\n1\r\nx\r\n",
         chunk.len()
     );
     assert_eq!(server.ask(&chunked).await.0, 413);

@@ -59,7 +59,7 @@ pub struct DiskFilter {
     pub ids: Option<Vec<String>>,
     /// This exact name.
     pub name: Option<String>,
-    /// This status.
+    /// This status; `None`: any but `Deleting`, which has to be asked for.
     pub status: Option<DiskStatus>,
     /// Encrypted or not.
     pub encrypted: Option<bool>,

@@ -61,8 +61,8 @@ impl SqliteCatalog {
     /// Opens the catalog at `path`; makes an empty one (mode 0600) if there is none.
     ///
     /// # Errors
-    /// [`CatalogError::Newer`] for a later format; [`CatalogError::Database`] for a file that cannot
-    /// be opened, is damaged or is not a catalog.
+    /// [`CatalogError::Newer`] for a later format; [`CatalogError::Database`] for a file that
+    /// cannot be opened, is damaged or is not a catalog.
     pub fn open(path: &Path) -> Result<Self, CatalogError> {
         create_file(path).map_err(|error| failure(path, "creating it", Cause::File(error)))?;
         let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)

@@ -40,5 +40,5 @@ fn list(client: &Client, output: &Output) -> Result<(), Failure> {
         table.row([text(alias, "AliasName").into(), text(alias, "KeyId").into()]);
     }
     let when_empty = "no aliases; sealdisk alias create alias/NAME KEY makes one";
-    output.list(&wrapped("Aliases", "Alias", aliases), &table, when_empty)
+    output.list(&wrapped("Aliases", "Alias", &aliases), &table, when_empty)
 }

@@ -102,19 +102,23 @@ impl Client {
         (outer, inner): (&str, &str),
     ) -> Result<Vec<Value>, Failure> {
         let mut all = Vec::new();
-        for number in 1.. {
-            let (number, size) = (number.to_string(), PAGE_SIZE.to_string());
-            let paging = [("PageNumber", number.as_str()), ("PageSize", size.as_str())];
+        for number in 1_usize.. {
+            let (page_number, size) = (number.to_string(), PAGE_SIZE.to_string());
+            let paging = [("PageNumber", page_number.as_str()), ("PageSize", size.as_str())];
             let mut answer = self.call(version, action, &[parameters, &paging].concat())?;
+            let total = answer["TotalCount"].as_u64().unwrap_or_default();
             let page = answer.get_mut(outer).and_then(|wrapped| wrapped.get_mut(inner));
             let Some(Value::Array(page)) = page.map(Value::take) else {
                 return Err(self.not_sealdisk());
             };
-            let is_last = page.len() < PAGE_SIZE;
-            all.extend(page);
-            if is_last {
+            // A page may be short though more follow: what is being deleted is left out of it.
+            let left_out = PAGE_SIZE.saturating_sub(page.len());
+            let is_last = (number * PAGE_SIZE) as u64 >= total.saturating_add(left_out as u64);
+            if page.is_empty() || is_last {
+                all.extend(page);
                 break;
             }
+            all.extend(page);
         }
         Ok(all)
     }
@@ -210,7 +214,7 @@ pub(super) fn text<'a>(item: &'a Value, field: &str) -> &'a str {
 }
 
 /// A list in the API's own wrapping, all pages in one.
-pub(super) fn wrapped(outer: &str, inner: &str, items: Vec<Value>) -> Value {
+pub(super) fn wrapped(outer: &str, inner: &str, items: &[Value]) -> Value {
     let total = items.len();
     json!({outer: {inner: items}, "TotalCount": total})
 }

@@ -116,7 +116,7 @@ fn list(client: &Client, output: &Output) -> Result<(), Failure> {
         ]);
     }
     let when_empty = "no disks; sealdisk disk create --name db --size 10GiB makes one";
-    output.list(&wrapped("Disks", "Disk", disks), &table, when_empty)
+    output.list(&wrapped("Disks", "Disk", &disks), &table, when_empty)
 }
 
 fn show(disk: &Value, client: &Client, output: &Output) -> Result<(), Failure> {

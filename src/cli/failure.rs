@@ -64,6 +64,10 @@ fn hint_for(code: &str) -> Option<&'static str> {
         }
         "Rejected.PendingDeletion" => "sealdisk key cancel-deletion KEY keeps it",
         "AliasAlreadyExists" => "sealdisk alias update ALIAS KEY points it elsewhere",
+        "Rejected.UnsupportedOperation" => {
+            "service keys (alias/acs/…) are managed by their service alone; sealdisk key create \
+             makes one of your own"
+        }
         _ => return None,
     })
 }

@@ -72,7 +72,7 @@ fn list(client: &Client, output: &Output) -> Result<(), Failure> {
     }
     let when_empty = "no keys; sealdisk key create makes one, and the first encrypted disk makes \
                       the service key";
-    output.list(&wrapped("Keys", "Key", keys), &table, when_empty)
+    output.list(&wrapped("Keys", "Key", &keys), &table, when_empty)
 }
 
 /// A description may be long and have lines; a table has room for little.

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::arguments::LayerCommand;
 use super::failure::Failure;
 use super::output::{Output, human_size, render_fields};
-use crate::crypto::xts::Cipher;
 use crate::layer::{self, LayerHeader};
+use crate::luks2::Condition;
 use crate::storage::file::FileStorage;
 
 pub(super) fn run(command: &LayerCommand, output: &Output) -> Result<(), Failure> {
@@ -24,17 +24,14 @@ fn read(file: &Path) -> Result<LayerHeader, Failure> {
     layer::read_header(&storage).map_err(|error| named(&error))
 }
 
-fn cipher_name(cipher: Cipher) -> &'static str {
-    match cipher {
-        Cipher::Aes256XtsPlain64 => "aes-xts-plain64",
-        Cipher::Null => "cipher_null-ecb",
-    }
-}
-
-fn key_bits(cipher: Cipher) -> u32 {
-    match cipher {
-        Cipher::Aes256XtsPlain64 => 512,
-        Cipher::Null => 0,
+/// In each of these the layer can be used.
+fn condition(header: &LayerHeader) -> String {
+    match header.condition {
+        Condition::Sound => "both whole".to_owned(),
+        Condition::OneBad { copy, why } => format!("the {copy} one cannot be used: {why}"),
+        Condition::OneBehind { copy, seqid } => {
+            format!("the {copy} one is older (sequence id {seqid}): an update was cut off")
+        }
     }
 }
 
@@ -54,13 +51,15 @@ fn as_json(file: &Path, header: &LayerHeader) -> Value {
         "LayerId": spec.layer_id.to_string(),
         "DiskId": spec.disk_id,
         "ParentLayerId": spec.parent.map(|parent| parent.to_string()),
-        "Cipher": cipher_name(spec.cipher),
-        "KeyBits": key_bits(spec.cipher),
+        "Cipher": spec.cipher.name(),
+        "KeyBits": spec.cipher.key_bits(),
         "SectorSize": spec.unit.bytes(),
         "DataOffset": layer::DATA_OFFSET.get(),
         "SizeBytes": spec.size.get(),
         "CreationTime": spec.created.to_string(),
         "SequenceId": header.seqid,
+        "HeaderCopies": condition(header),
+        "Keyslots": header.keyslots,
         "Envelope": envelope,
     })
 }
@@ -70,10 +69,12 @@ fn as_text(file: &Path, header: &LayerHeader) -> String {
     let mut fields = vec![
         ("File", file.display().to_string()),
         ("Format", format!("LUKS2, sequence id {}", header.seqid)),
+        ("Headers", condition(header)),
+        ("Keyslots", header.keyslots.to_string()),
         ("Layer id", spec.layer_id.to_string()),
         ("Disk id", spec.disk_id.clone()),
         ("Parent", spec.parent.map_or("none: bottom layer".into(), |parent| parent.to_string())),
-        ("Cipher", format!("{}, {}-bit key", cipher_name(spec.cipher), key_bits(spec.cipher))),
+        ("Cipher", format!("{}, {}-bit key", spec.cipher.name(), spec.cipher.key_bits())),
         ("Data unit", format!("{} bytes", spec.unit.bytes())),
         ("Data offset", human_size(layer::DATA_OFFSET.get())),
         ("Size", format!("{} ({} bytes)", human_size(spec.size.get()), spec.size.get())),

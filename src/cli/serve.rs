@@ -1,13 +1,12 @@
 //! `sealdisk serve`: reads the configuration, starts the daemon, tells where it listens.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::arguments::Serve;
 use super::disk::{Lines, shell_word};
 use super::failure::Failure;
 use super::output::{Output, render_fields};
-use crate::config::{self, Config, ConfigError, LogFormat, Mode};
+use crate::config::{self, Config, ConfigError, Mode};
 use crate::daemon::{self, Ready};
 use crate::secret::Protection;
 
@@ -16,7 +15,6 @@ const DEVELOPMENT_DIR: &str = "sealdisk-data";
 
 pub(super) fn run(serve: &Serve, output: &Output) -> Result<(), Failure> {
     let config = configuration(serve)?;
-    start_logging(&config);
     let mode = config.mode;
     let mut told = Ok(());
     let mut announce = |ready: &Ready| told = output.print(&banner(ready, mode, output));
@@ -46,23 +44,10 @@ fn configuration(serve: &Serve) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// Logs go to standard error, so that standard output stays ours.
-fn start_logging(config: &Config) {
-    let filter = format!("warn,sealdisk={}", config.log.level.as_str());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    // A second subscriber (tests run several daemons in one process) changes nothing.
-    let _ = match config.log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-}
-
 fn banner(ready: &Ready, mode: Mode, output: &Output) -> String {
     let mut text = format!("sealdisk {} is serving\n\n", env!("CARGO_PKG_VERSION"));
     text.push_str(&indent(&render_fields(&listeners(ready))));
+    text.push_str(&found(ready, output));
     if mode == Mode::Development {
         text.push('\n');
         text.push_str(&output.warning("FOR DEVELOPMENT ONLY. "));
@@ -81,6 +66,20 @@ fn banner(ready: &Ready, mode: Mode, output: &Output) -> String {
         text.push_str(&indent(&next_steps(ready, &program())));
     }
     text.push('\n');
+    text
+}
+
+/// What the last run left behind, where there is something to say.
+fn found(ready: &Ready, output: &Output) -> String {
+    let recovery = &ready.recovery;
+    let mut text = String::new();
+    if recovery.reopened > 0 {
+        text.push_str(&format!("\nDisks attached as before: {}\n", recovery.reopened));
+    }
+    for (disk, error) in &recovery.failed {
+        let warning = output.warning(&format!("{disk} is attached but cannot be served: "));
+        text.push_str(&format!("\n{warning}{error}\n"));
+    }
     text
 }
 
@@ -147,13 +146,14 @@ mod tests {
     use super::*;
     use crate::api::Endpoints;
     use crate::cli::output::Form;
+    use crate::disk::Recovery;
 
     fn ready(data_dir: &str) -> Ready {
         let data_dir = PathBuf::from(data_dir);
         Ready {
+            recovery: Recovery::default(),
             root_key: data_dir.join("root.key"),
             root_key_created: true,
-            recovery: crate::disk::Recovery::default(),
             protection: Protection::SecretMemory,
             endpoints: Endpoints {
                 nbd_unix: Some(data_dir.join("nbd.sock")),

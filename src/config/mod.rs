@@ -1,7 +1,7 @@
 //! What the daemon is told to do: validated once, never changed after.
 //!
-//! [`Config`] is the configuration as meant. It comes from [`Config::development`] (`--dev`) or from
-//! a file (`--config`), whose form as written is `yaml.rs`. `config/sealdisk.yaml` shows every
+//! [`Config`] is the configuration as meant. It comes from [`Config::development`] (`--dev`) or
+//! from a file (`--config`), whose form as written is `yaml.rs`. `config/sealdisk.yaml` shows every
 //! option with its default and its danger.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -236,11 +236,11 @@ mod tests {
 
     #[test]
     fn development_keeps_everything_in_one_directory() {
-        let config = Config::development("/work/here".into()).unwrap();
-        assert_eq!(config.nbd.unix, Some("/work/here/nbd.sock".into()));
-        assert_eq!(config.api.unix, PathBuf::from("/work/here/api.sock"));
+        let config = Config::development("/srv/here".into()).unwrap();
+        assert_eq!(config.nbd.unix, Some("/srv/here/nbd.sock".into()));
+        assert_eq!(config.api.unix, PathBuf::from("/srv/here/api.sock"));
         let RootKey::File { path, may_create } = config.root_key;
-        assert_eq!((path, may_create), ("/work/here/root.key".into(), true));
+        assert_eq!((path, may_create), ("/srv/here/root.key".into(), true));
         assert_eq!(config.nbd.tcp, Some(NBD_TCP_DEFAULT));
     }
 

@@ -46,7 +46,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// A unix socket cannot have so long a name.
-    #[error("{}: a unix socket's path has at most 107 bytes; use a shorter directory", path.display())]
+    #[error("{}: a socket's path has at most 107 bytes; use a shorter directory", path.display())]
     SocketPath {
         /// The path.
         path: PathBuf,
@@ -217,7 +217,9 @@ from_scalar! {
         "off" => Ok(Self(None)),
         path => socket_path(path).map(|path| Self(Some(path))),
     };
-    Address <- |text| super::parse_listen_address(text).map(Self).map_err(|error| error.to_string());
+    Address <- |text| {
+        super::parse_listen_address(text).map(Self).map_err(|error| error.to_string())
+    };
     AccountId <- |text| account_id(text).map(Self);
     Region <- |text| region(text).map(Self);
     Provider <- |text| choice(text, &[("file", ())]).map(|()| Self);
@@ -229,7 +231,8 @@ from_scalar! {
     };
     Level <- |text| {
         use LogLevel::{Debug, Error, Info, Trace, Warn};
-        choice(text, &[Error, Warn, Info, Debug, Trace].map(|level| (level.as_str(), level))).map(Self)
+        let levels = [Error, Warn, Info, Debug, Trace].map(|level| (level.as_str(), level));
+        choice(text, &levels).map(Self)
     };
 }
 

@@ -1,8 +1,8 @@
 //! Which implementation of AES-256-XTS does the work.
 //!
-//! aws-lc is ten times faster and keeps its key schedules in the secret arena, but its entry point
-//! is hardware only and says nothing when the processor, or `OPENSSL_ia32cap`, disagrees. So it is
-//! used only after it has answered a published vector and agreed with the portable engine.
+//! aws-lc is several times faster and keeps its key schedules in the secret arena, but its entry
+//! point is hardware only and says nothing when the processor, or `OPENSSL_ia32cap`, disagrees. So
+//! it is used only after it has answered a published vector and agreed with the portable engine.
 
 use std::fmt;
 use std::sync::OnceLock;

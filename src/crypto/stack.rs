@@ -6,8 +6,8 @@
 
 use zeroize::Zeroize;
 
-/// How far below the caller's frame is wiped, in bytes. The deepest call measured (HKDF) uses less
-/// than half of it.
+/// How far below the caller's frame is wiped, in bytes. `tests/key_residue.rs` finds 13 copies of a
+/// key after the portable engine without this, none with it.
 const WIPED_BYTES: usize = 8 << 10;
 
 /// Runs `work` in a frame of its own, then overwrites the stack that it used.

@@ -15,9 +15,9 @@ use aws_lc_sys::{AES_KEY, AES_set_decrypt_key, AES_set_encrypt_key, CRYPTO_libra
 use super::tweak::Tweak;
 use crate::secret::Secret;
 
+// SAFETY: the declaration is that of crypto/fipsmodule/aes/internal.h in the version which the name
+// states. It returns 0 if `length` is below 16, else 1; `input` and `output` are equal or disjoint.
 unsafe extern "C" {
-    // crypto/fipsmodule/aes/internal.h. Returns 0 if `length` is below 16, else 1. `input` and
-    // `output` are equal or disjoint.
     #[link_name = "aws_lc_0_47_0_aes_hw_xts_cipher"]
     fn aes_hw_xts_cipher(
         input: *const u8,
@@ -94,7 +94,7 @@ impl Schedules {
         assert_eq!(plain.len(), cipher.len(), "plaintext and ciphertext differ in length");
         // SAFETY: both slices hold `len` bytes and cannot overlap, one being exclusive.
         unsafe {
-            self.run(ENCRYPT_AT, tweak, plain.as_ptr(), cipher.as_mut_ptr(), plain.len());
+            self.run::<ENCRYPT_AT>(tweak, plain.as_ptr(), cipher.as_mut_ptr(), plain.len());
         }
     }
 
@@ -105,7 +105,7 @@ impl Schedules {
     pub(super) fn encrypt_in_place(&self, tweak: &Tweak, data: &mut [u8]) {
         let start = data.as_mut_ptr();
         // SAFETY: input and output are the same exclusive slice of `len` bytes.
-        unsafe { self.run(ENCRYPT_AT, tweak, start, start, data.len()) };
+        unsafe { self.run::<ENCRYPT_AT>(tweak, start, start, data.len()) };
     }
 
     /// Decrypts one data unit of at least 16 bytes.
@@ -115,17 +115,16 @@ impl Schedules {
     pub(super) fn decrypt_in_place(&self, tweak: &Tweak, data: &mut [u8]) {
         let start = data.as_mut_ptr();
         // SAFETY: input and output are the same exclusive slice of `len` bytes.
-        unsafe { self.run(DECRYPT_AT, tweak, start, start, data.len()) };
+        unsafe { self.run::<DECRYPT_AT>(tweak, start, start, data.len()) };
     }
 
+    /// Runs the data key's schedule at `SCHEDULE_AT`: `ENCRYPT_AT` or `DECRYPT_AT`.
+    ///
     /// # Safety
-    /// `input` and `output` are `len` bytes each, equal or disjoint; `schedule_at` is one of
-    /// `ENCRYPT_AT` and `DECRYPT_AT`.
+    /// `input` and `output` are `len` bytes each, equal or disjoint.
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "the six arguments of the C function")]
-    unsafe fn run(
+    unsafe fn run<const SCHEDULE_AT: usize>(
         &self,
-        schedule_at: usize,
         tweak: &Tweak,
         input: *const u8,
         output: *mut u8,
@@ -133,11 +132,11 @@ impl Schedules {
     ) {
         assert!(len >= 16, "XTS takes one block of 16 bytes or more");
         let base = self.memory.expose().as_ptr();
-        let direction = if schedule_at == ENCRYPT_AT { ENCRYPT } else { DECRYPT };
+        let direction = if SCHEDULE_AT == ENCRYPT_AT { ENCRYPT } else { DECRYPT };
         // SAFETY: the schedules were expanded at these places of the arena slot and are only read;
         // the tweak has 16 bytes; the buffers are the caller's promise.
         let done = unsafe {
-            let data_key = base.add(schedule_at).cast();
+            let data_key = base.add(SCHEDULE_AT).cast();
             let tweak_key = base.add(TWEAK_AT).cast();
             aes_hw_xts_cipher(input, output, len, data_key, tweak_key, tweak.as_ptr(), direction)
         };

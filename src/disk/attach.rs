@@ -5,6 +5,7 @@
 //! parameter of the header; the catalog says `In_use`, with the trail's record in the same
 //! transaction. Only then can a client find the disk.
 
+use std::path::Path;
 use std::sync::PoisonError;
 
 use crate::catalog::{DiskRecord, DiskStatus, LayerRecord};
@@ -22,8 +23,9 @@ impl Disks {
     /// Opens a disk for `instance_id` and serves it.
     ///
     /// # Errors
-    /// `InvalidDiskId.NotFound`, `IncorrectDiskStatus`, `InstanceDiskLimitExceeded`, the KMS's codes
-    /// if the key cannot be used, `DiskError` with the reason if the layer is not as it was made.
+    /// `InvalidDiskId.NotFound`, `IncorrectDiskStatus`, `InstanceDiskLimitExceeded`, the KMS's
+    /// codes if the key cannot be used, `DiskError` with the reason if the layer is not as it was
+    /// made.
     pub fn attach(
         &self,
         caller: &Caller,
@@ -100,19 +102,24 @@ impl Disks {
         let on_layer = |error| ControlError::Layer { file: file(), error };
         let header = layer::read_header(&*storage).map_err(on_layer)?;
         belongs(&header, disk, top)?;
-        let key = self.unwrap_data_key(caller, &header)?;
+        let key = self.unwrap_data_key(caller, &header, &file())?;
         Ok(Disk::new(Layer::<Writable>::open(storage, header, key).map_err(on_layer)?))
     }
 
-    /// The data key in the header's envelope; `None` for a plain layer.
+    /// The data key in the envelope of the layer in `file`; `None` for a plain layer.
     pub(super) fn unwrap_data_key(
         &self,
         caller: &Caller,
         header: &LayerHeader,
+        file: &Path,
     ) -> Result<Option<Secret>, ControlError> {
         let Some(envelope) = &header.envelope else { return Ok(None) };
         let (ecs, context) = (self.as_ecs(caller), header.spec.encryption_context());
-        Ok(Some(self.parts.kms.decrypt(&ecs, &envelope.wrapped, &context)?.plaintext))
+        let unwrapped = self.parts.kms.decrypt(&ecs, &envelope.wrapped, &context)?;
+        header
+            .check_unwrapped_by(&unwrapped.key_id, &unwrapped.key_version)
+            .map_err(|error| ControlError::Layer { file: file.to_owned(), error })?;
+        Ok(Some(unwrapped.plaintext))
     }
 
     /// Lets clients find the disk.

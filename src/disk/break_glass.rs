@@ -1,7 +1,7 @@
 //! Break-glass: the data key of a disk's layer, for stock cryptsetup.
 //!
-//! Whoever holds it reads the disk for as long as the layer exists, whatever becomes of the KMS key.
-//! So the trail says who took it, before it is handed out.
+//! Whoever holds it reads the disk for as long as the layer exists, whatever becomes of the KMS
+//! key. So the trail says who took it, before it is handed out.
 
 use std::path::PathBuf;
 
@@ -49,7 +49,7 @@ impl Disks {
             .map_err(|error| ControlError::Storage { file: layer_file.clone(), error })?;
         let header = layer::read_header(&*storage)
             .map_err(|error| ControlError::Layer { file: layer_file.clone(), error })?;
-        let Some(key) = self.unwrap_data_key(caller, &header)? else {
+        let Some(key) = self.unwrap_data_key(caller, &header, &layer_file)? else {
             let message = format!("The disk {disk_id} is not encrypted: it has no data key.");
             return Err(ControlError::refused("InvalidParameter.EncryptedIllegal", 400, message));
         };

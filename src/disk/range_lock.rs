@@ -4,8 +4,9 @@
 //! decrypts to neither old nor new, and a read-modify-write could bring back bytes that another
 //! client has just replaced. Each data unit is therefore linearisable.
 //!
-//! The units of a disk share a fixed set of locks, [`REGION_UNITS`] neighbours one lock, so the cost
-//! is bounded whatever the disk's size. A request takes its locks in ascending order: no deadlock.
+//! The units of a disk share a fixed set of locks, [`REGION_UNITS`] neighbours one lock, so the
+//! cost is bounded whatever the disk's size. A request takes its locks in ascending order: no
+//! deadlock.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

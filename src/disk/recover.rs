@@ -31,7 +31,9 @@ impl Disks {
     /// If the catalog cannot be read or changed. A disk that cannot be opened is not an error here.
     pub fn recover(&self, caller: &Caller) -> Result<Recovery, ControlError> {
         let mut recovery = Recovery::default();
-        let disks = self.parts.catalog.disks(&DiskFilter::default(), Page::ALL)?.items;
+        let going = DiskFilter { status: Some(DiskStatus::Deleting), ..DiskFilter::default() };
+        let mut disks = self.parts.catalog.disks(&DiskFilter::default(), Page::ALL)?.items;
+        disks.extend(self.parts.catalog.disks(&going, Page::ALL)?.items);
         let mut attached = Vec::new();
         for disk in disks {
             match disk.status {

@@ -1,9 +1,9 @@
 //! All disks: create, describe, delete. What is attached is in [`super::attach`].
 //!
 //! The order of the steps makes every crash repairable. A disk is in the catalog, in status
-//! `Creating`, before its layer exists, and in status `Deleting` before its layer goes. What a crash
-//! leaves in one of these is finished by [`super::recover`] at the next start. The change that a
-//! caller is told of is recorded in the trail inside the catalog's transaction.
+//! `Creating`, before its layer exists, and in status `Deleting` before its layer goes. What a
+//! crash leaves in one of these is finished by [`super::recover`] at the next start. The change
+//! that a caller is told of is recorded in the trail inside the catalog's transaction.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -149,11 +149,7 @@ impl Disks {
     ) -> Result<Listed<DiskRecord>, ControlError> {
         let event = audit::disks_described(self.actor(caller), filter);
         self.parts.trail.record(&event)?;
-        let mut listed = self.parts.catalog.disks(filter, page)?;
-        let before = listed.items.len();
-        listed.items.retain(|disk| disk.status != DiskStatus::Deleting);
-        listed.total -= (before - listed.items.len()) as u64;
-        Ok(listed)
+        Ok(self.parts.catalog.disks(filter, page)?)
     }
 
     /// Removes a disk for good. It must be `Available`.
@@ -194,12 +190,14 @@ impl Disks {
             .try_for_each(|layer| self.parts.store.remove(&layer.file_name))
             .and_then(|()| self.parts.store.sync_names());
         if let Err(error) = removed {
-            tracing::error!(disk = %disk.disk_id, %error, "layer not removed; retried at next start");
+            let disk = &disk.disk_id;
+            tracing::error!(%disk, %error, "layer not removed; tried again at start");
             return;
         }
         let gone = [Operation::DeleteDisk(disk.disk_id.clone())];
         if let Err(error) = self.parts.catalog.apply(&gone, &mut || Ok(())) {
-            tracing::error!(disk = %disk.disk_id, %error, "record not removed; retried at next start");
+            let disk = &disk.disk_id;
+            tracing::error!(%disk, %error, "record not removed; tried again at start");
         }
     }
 

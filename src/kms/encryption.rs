@@ -133,7 +133,8 @@ impl Kms {
     ///
     /// # Errors
     /// The published refusals. A changed blob and a wrong context are one:
-    /// `InvalidParameter CiphertextBlob`. A blob of a key that is not here: `Forbidden.KeyNotFound`.
+    /// `InvalidParameter CiphertextBlob`. A blob of a key that is not here:
+    /// `Forbidden.KeyNotFound`.
     pub fn decrypt(
         &self,
         caller: &Caller,

@@ -63,8 +63,8 @@ enum Verdict {
 use Action as A;
 use Verdict::{Fixed, Ok as Fine, Rejected};
 
-/// Rows by operation; columns `Enabled`, `Disabled`, `PendingDeletion`, `PendingImport`. What is not
-/// listed may be done in every state.
+/// Rows by operation; columns `Enabled`, `Disabled`, `PendingDeletion`, `PendingImport`. What is
+/// not listed may be done in every state.
 const TABLE: [(&[Action], [Verdict; 4]); 6] = [
     (
         &[

@@ -29,7 +29,7 @@ const DISK_ID_BYTES_MAX: usize = 64;
 /// there is nothing to stretch; the digest tells a wrong key from the right one, no more.
 const DIGEST_ITERATIONS: u32 = 1000;
 
-/// Most rounds that are run for a header found on storage: below a second on any processor.
+/// Most rounds that are run for a header found on storage: it must not hold a thread for long.
 const DIGEST_ITERATIONS_MAX: u32 = 1_000_000;
 
 /// What a layer is. Everything here is bound to its wrapped data key.

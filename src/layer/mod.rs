@@ -79,6 +79,8 @@ impl<S: State> Layer<S> {
         }
         header.check_key(key.as_ref())?;
         let codec = Codec::new(&header.spec, key.as_ref())?;
+        // Wiped here: from now on the key is only in the cipher's schedules.
+        drop(key);
         Ok(Self { storage, header, codec, state: PhantomData })
     }
 

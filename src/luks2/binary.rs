@@ -117,7 +117,7 @@ pub enum CopyError {
     /// A field that must be zero, or a text that must end in zeros, is not.
     #[error("stray bytes in a reserved field or behind a text")]
     StrayBytes,
-    /// The UUID is not one.
+    /// The UUID is not one, or not in lower case with hyphens.
     #[error("the UUID cannot be read")]
     Uuid,
 }
@@ -172,7 +172,11 @@ pub(super) fn decode(which: Which, copy: &[u8]) -> Result<Binary, CopyError> {
         return Err(CopyError::NoMagic);
     }
     check_frame(which, copy)?;
-    let uuid = Uuid::try_parse(UUID.text(copy)?).map_err(|_| CopyError::Uuid)?;
+    let text = UUID.text(copy)?;
+    let uuid = Uuid::try_parse(text).map_err(|_| CopyError::Uuid)?;
+    if uuid.hyphenated().to_string() != text {
+        return Err(CopyError::Uuid);
+    }
     let mut salt = [0; SALT_BYTES];
     salt.copy_from_slice(SALT.of(copy));
     Ok(Binary {

@@ -89,7 +89,7 @@ pub enum EncodeError {
     LabelTooLong,
 }
 
-/// Reads both copies, as found at [`Which::position`] of each. Any bytes of any length may be given.
+/// Reads both copies, as found at [`Which::position`] of each. Any bytes of any length will do.
 ///
 /// # Errors
 /// No usable copy, copies that contradict each other, or metadata that we refuse.

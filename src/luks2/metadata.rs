@@ -12,8 +12,8 @@ use super::json::parse_object;
 /// Most keyslots or tokens there may be (specification, section 3).
 const OBJECTS_MAX: usize = 32;
 
-/// The mandatory requirement that keeps stock tools from opening a layer whose data is not the whole
-/// disk because it stands on other layers.
+/// The mandatory requirement that keeps stock tools from opening a layer whose data is not the
+/// whole disk because it stands on other layers.
 pub const REQUIREMENT_CHAIN: &str = "sealdisk-chain";
 
 /// What a header says of its data, and what others keep in it.

@@ -224,7 +224,8 @@ impl Outbound {
         self.drain(state, SendMode::Waiting);
     }
 
-    /// Sends `batch` as far as the client takes it at once. The rest is sent by a thread of its own.
+    /// Sends `batch` as far as the client takes it at once. The rest is sent by a thread of its
+    /// own.
     pub(super) fn send_at_once(self: &Arc<Self>, batch: Batch) {
         let mut state = self.lock();
         state.queue.push_back((batch, Progress::default()));

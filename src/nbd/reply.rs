@@ -432,7 +432,8 @@ mod tests {
             for run in runs {
                 let end = at.saturating_add(run.length);
                 for chunk in chunks.iter().filter(|chunk| chunk.is_hole && !run.is_hole) {
-                    prop_assert!(end <= chunk.offset || at >= chunk.offset + u64::from(chunk.length));
+                    let chunk_end = chunk.offset + u64::from(chunk.length);
+                    prop_assert!(end <= chunk.offset || at >= chunk_end);
                 }
                 at = end;
             }

@@ -78,8 +78,8 @@ impl Socket {
         sockopt::set_socket_timeout(&self.fd, Timeout::Send, Some(timeout))
     }
 
-    /// Receives into `first`, then `second`; waits for at least one byte. Zero: the peer has closed,
-    /// or [`Socket::stop_receiving`] was called. `AGAIN`: nothing came in time.
+    /// Receives into `first`, then `second`; waits for at least one byte. Zero: the peer has
+    /// closed, or [`Socket::stop_receiving`] was called. `AGAIN`: nothing came in time.
     pub(super) fn receive(&self, first: &mut [u8], second: &mut [u8]) -> Result<usize, Errno> {
         loop {
             let mut pieces = [IoSliceMut::new(first), IoSliceMut::new(second)];

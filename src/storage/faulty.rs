@@ -4,8 +4,8 @@
 //! - the n-th call can fail, once or from then on, in each way an operating system fails;
 //! - after a failed flush the writes it should have covered never become durable, although they
 //!   still read back (what Linux does: the pages are marked clean);
-//! - [`FaultyStorage::crash`] gives the disk as a power cut may leave it: of the writes since the last
-//!   flush any subset took effect, in any order, each torn at any 512-byte sector.
+//! - [`FaultyStorage::crash`] gives the disk as a power cut may leave it: of the writes since the
+//!   last flush any subset took effect, in any order, each torn at any 512-byte sector.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -190,7 +190,8 @@ fn next(file: &File, from: SeekFrom, end: u64) -> Result<u64, StorageError> {
     }
 }
 
-/// Repeats a read that was interrupted or cut short; the end of the file is [`StorageError::Short`].
+/// Repeats a read that was interrupted or cut short; the end of the file is
+/// [`StorageError::Short`].
 fn read_fully(
     at: ByteOffset,
     into: &mut [u8],

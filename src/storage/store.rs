@@ -14,8 +14,8 @@ pub trait LayerStore: Send + Sync + fmt::Debug {
     /// [`LayerStore::sync_names`] returns.
     fn create(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError>;
 
-    /// An existing layer for its one writer. `epoch` is larger than any given before for this layer;
-    /// an engine that fences lets no older one write from now on.
+    /// An existing layer for its one writer. `epoch` is larger than any given before for this
+    /// layer; an engine that fences lets no older one write from now on.
     fn open_writer(&self, name: &str, epoch: u64) -> Result<Arc<dyn Storage>, StorageError>;
 
     /// An existing layer to read.

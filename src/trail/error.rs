@@ -97,7 +97,7 @@ impl fmt::Display for TrailError {
             ),
             Self::Damaged(damage) => write!(
                 f,
-                "trail: {}, line {}: record {} {}; keep the files, and start with an empty directory",
+                "trail: {}, line {}: record {} {}; keep the files, start with an empty directory",
                 damage.file.display(),
                 damage.line,
                 damage.seq,

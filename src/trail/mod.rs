@@ -44,13 +44,13 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// Opens the journal in the directory `dir`, made (mode 0700) if it is not there, with the chain
-    /// key `key`. Checks the chain of the last segment and cuts off a record that a crash left
-    /// unfinished, which nobody was told of.
+    /// Opens the journal in the directory `dir`, made (mode 0700) if it is not there, with the
+    /// chain key `key`. Checks the chain of the last segment and cuts off a record that a crash
+    /// left unfinished, which nobody was told of.
     ///
     /// # Errors
-    /// [`TrailError::InUse`] if another process has it open, [`TrailError::Damaged`] if anything but
-    /// an unfinished end is wrong, [`TrailError::Io`] if it cannot be read.
+    /// [`TrailError::InUse`] if another process has it open, [`TrailError::Damaged`] if anything
+    /// but an unfinished end is wrong, [`TrailError::Io`] if it cannot be read.
     pub fn open(
         dir: &Path,
         key: Secret,

@@ -126,9 +126,10 @@ fn follow(key: &Secret, line: &[u8], seq: u64, prev: Option<Mac>) -> Result<Link
     Ok(Link { seq, mac: line.mac })
 }
 
-/// Whether the bad end `tail` may be what a crash left of records nobody was told of: a line without
-/// its end, or a batch of which a power cut kept some pages and lost others (they read as zero
-/// bytes, which no line contains). A later sound line that knew record `seq` to be durable says no.
+/// Whether the bad end `tail` may be what a crash left of records nobody was told of: a line
+/// without its end, or a batch of which a power cut kept some pages and lost others (they read as
+/// zero bytes, which no line contains). A later sound line that knew record `seq` to be durable
+/// says no.
 fn was_never_acknowledged(key: &Secret, tail: &[u8], first_end: Option<usize>, seq: u64) -> bool {
     let Some(first_end) = first_end else {
         return true;

@@ -63,7 +63,8 @@ pub(super) fn disks(
     filter: &DiskFilter,
     page: Page,
 ) -> rusqlite::Result<Listed<DiskRecord>> {
-    let mut conditions = vec!["TRUE"];
+    let shown = if filter.status.is_some() { "TRUE" } else { "status <> 'Deleting'" };
+    let mut conditions = vec![shown];
     let mut values: Vec<Box<dyn ToSql>> = Vec::new();
     let mut ask = |condition, value: Option<Box<dyn ToSql>>| {
         if let Some(value) = value {

@@ -11,15 +11,15 @@ use crate::clock::Timestamp;
 use crate::units::ByteCount;
 
 /// Columns of `kms_key`, in the order [`key`] and [`key_values`] use.
-pub(super) const KEY_COLUMNS: &str = "key_id, description, spec, origin, protection, creator, state, created, deletes, \
-     primary_version";
+pub(super) const KEY_COLUMNS: &str = "key_id, description, spec, origin, protection, creator, \
+     state, created, deletes, primary_version";
 /// Columns of `key_version`.
 pub(super) const VERSION_COLUMNS: &str = "version_id, key_id, created, wrapped_material";
 /// Columns of `alias`.
 pub(super) const ALIAS_COLUMNS: &str = "name, key_id, created";
 /// Columns of `disk`.
-pub(super) const DISK_COLUMNS: &str = "disk_id, name, description, size, encrypted, kms_key_id, status, category, created, \
-     attached, detached, instance_id, read_only, epoch";
+pub(super) const DISK_COLUMNS: &str = "disk_id, name, description, size, encrypted, kms_key_id, \
+     status, category, created, attached, detached, instance_id, read_only, epoch";
 /// Columns of `layer`.
 pub(super) const LAYER_COLUMNS: &str = "layer_id, disk_id, parent, file_name";
 
