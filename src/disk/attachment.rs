@@ -4,7 +4,9 @@
 //! - *Nobody is cut off.* Closing hangs up on every guest and waits until each has finished the
 //!   requests it had read.
 //! - *Nobody comes late.* A client that reconnects is let in only when its old connection, whose
-//!   peer is gone, has finished: no write of the old one may land after the new one is served.
+//!   peer is gone, has finished: no write of the old one may land after the new one is served. A
+//!   peer that is gone without a sign (a cut cable) is merely silent: to move a disk to another
+//!   host, detach it and attach it again, which ends every visit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

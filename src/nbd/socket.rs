@@ -21,9 +21,9 @@ pub(super) const PIECES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
-    /// Ends a receive that waits, on TCP. Shutting the receiving side down would do so too, but then
-    /// the kernel answers whatever the client still sends with a reset, which takes the replies on
-    /// their way with it.
+    /// Ends a receive that waits, on TCP. Shutting the receiving side down would do so too, but
+    /// then the kernel answers whatever the client still sends with a reset, which takes the
+    /// replies on their way with it.
     wake: Option<Wake>,
     /// Nanoseconds a receive waits at most; 0: for ever.
     patience: AtomicU64,
