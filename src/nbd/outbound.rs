@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
@@ -123,13 +124,14 @@ pub(super) struct Outbound {
     socket: Arc<Socket>,
     state: Mutex<State>,
     settled: Condvar,
+    /// Nothing gets through any more.
+    is_broken: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<(Batch, Progress)>,
     is_sending: bool,
-    is_broken: bool,
     /// Requests read whose reply has not left yet.
     in_flight: Load,
 }
@@ -137,7 +139,12 @@ struct State {
 impl Outbound {
     /// The sending side of `socket`.
     pub(super) fn new(socket: Arc<Socket>) -> Self {
-        Self { socket, state: Mutex::default(), settled: Condvar::new() }
+        Self {
+            socket,
+            state: Mutex::default(),
+            settled: Condvar::new(),
+            is_broken: AtomicBool::new(false),
+        }
     }
 
     /// Counts a request that will be answered, if the bounds of one connection leave room for it.
@@ -168,11 +175,21 @@ impl Outbound {
         drop(wait.unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Whether nothing gets through to the client any more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Acquire)
+    }
+
+    /// Gives up a request begun at `cost` bytes that never came whole: there is nothing to answer.
+    pub(super) fn withdraw(&self, cost: usize) {
+        self.settle(self.lock(), Load { requests: 1, bytes: cost });
+    }
+
     /// Gives up a request begun at `cost` bytes: its task died. The client waits for a reply that
     /// will not come, so the connection ends.
     pub(super) fn abandon(&self, cost: usize) {
         self.socket.cut();
-        self.settle(self.lock(), Load { requests: 1, bytes: cost });
+        self.withdraw(cost);
     }
 
     /// Sends `batch` and all that is queued, waiting for the client as long as the socket allows.
@@ -182,7 +199,7 @@ impl Outbound {
             return;
         }
         let mut state = self.lock();
-        if state.is_broken {
+        if self.is_broken() {
             self.settle(state, batch.answered);
             batch.clear();
             return;
@@ -199,7 +216,9 @@ impl Outbound {
         drop(state);
         let outcome = self.send(batch, Progress::default(), SendMode::Waiting);
         let mut state = self.lock();
-        state.is_broken |= outcome.is_err();
+        if outcome.is_err() {
+            self.is_broken.store(true, Ordering::Release);
+        }
         state.in_flight.subtract(batch.answered);
         batch.clear();
         self.drain(state, SendMode::Waiting);
@@ -238,7 +257,7 @@ impl Outbound {
                 self.settle(state, Load::default());
                 return true;
             };
-            if state.is_broken {
+            if self.is_broken() {
                 state.in_flight.subtract(batch.answered);
                 continue;
             }
@@ -253,7 +272,7 @@ impl Outbound {
                 }
                 Err(_) => {
                     state = self.lock();
-                    state.is_broken = true;
+                    self.is_broken.store(true, Ordering::Release);
                 }
             }
             state.in_flight.subtract(batch.answered);

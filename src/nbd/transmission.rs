@@ -105,7 +105,9 @@ impl Reader<'_> {
     }
 
     fn must_end(&self) -> bool {
+        // Nobody is told any more what becomes of requests on a broken connection.
         self.is_hung_up.load(Ordering::Acquire)
+            || self.link.outbound.is_broken()
             || self.link.server.is_stopping.load(Ordering::Acquire)
     }
 
@@ -142,7 +144,7 @@ impl Reader<'_> {
         if cost > 0 {
             let taken = self.take_buffer(cost);
             if taken.is_err() {
-                self.link.outbound.abandon(cost);
+                self.link.outbound.withdraw(cost);
             }
             job.buffer = Some(taken?);
         }
@@ -153,7 +155,7 @@ impl Reader<'_> {
             };
             if received.is_err() {
                 // A write that did not come whole is dropped whole.
-                self.link.outbound.abandon(cost);
+                self.link.outbound.withdraw(cost);
             }
             received?;
         }
