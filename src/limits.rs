@@ -49,6 +49,12 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time a reply may wait for a client that does not read; then we close.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Time a client may pause within a request, whose buffer others wait for; then we close.
+pub const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time a client has to take its last replies and close, once nothing more is read from it.
+pub const PARTING_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// NBD connections at a time; one more is closed at once and counted.
 pub const CONNECTIONS_MAX: usize = 1024;
 

@@ -87,7 +87,7 @@ fn no_file_and_no_log_line_holds_a_key() {
     let data = folder.path().join("data");
     let mut command = serve(&data, &["--nbd-tcp", "off", "--http", "127.0.0.1:0"]);
     command.env("SEALDISK_LOG", "trace").env("RUST_BACKTRACE", "1");
-    let daemon = Daemon::launch(&data, command);
+    let daemon = Daemon::launch(command, &data);
     let disk = daemon.disk("db", "64M");
     if tools::have("qemu-io") {
         tools::run("qemu-io", &["-f", "raw", "-c", "write -P 5 0 1M", &daemon.uri("db")]);
@@ -122,6 +122,7 @@ fn no_file_and_no_log_line_holds_a_key() {
     }
     let log = daemon.log();
     assert!(log.contains("disks open"), "there is a log: {log}");
+    assert!(!log.contains('\x1b'), "no colours in a file: {log}");
     assert_eq!(needles.count(log.as_bytes()), BTreeMap::new(), "in the log");
     assert!(daemon.stop().success());
     let mut found = needles.count_below(&data);
@@ -143,7 +144,7 @@ fn everything_is_private_whatever_the_umask() {
             .arg(support::daemon::binary())
             .args(["serve", "--dev", "--nbd-tcp", "off", "--http", "off", "--data-dir"])
             .arg(&data);
-        let daemon = Daemon::launch(&data, command);
+        let daemon = Daemon::launch(command, &data);
         let disk = daemon.disk("db", "1M");
         daemon.disk_with("plain", "1M", &["--unencrypted"]);
         let key_file = folder.path().join("db.key");

@@ -51,7 +51,9 @@ fn assert_absent(scan: &MemoryScan, name: &str, when: &str) {
 /// While a disk is attached its key may be in one place: the secret arena. Where the kernel has
 /// `memfd_secret` that place cannot be read at all.
 fn assert_one_place(daemon: &Daemon, scan: &MemoryScan, name: &str, when: &str) {
-    if daemon.log().contains("memory=SecretMemory") {
+    let (_, said) = api::call(&daemon.api_socket(), api::OWN, "DescribeServer", &[]);
+    let protection = said["Server"]["memory_protection"].as_str().unwrap();
+    if protection == "memfd_secret" {
         assert_absent(scan, name, when);
         assert!(
             scan.unreadable.iter().any(|mapping| mapping.contains("secretmem")),
@@ -193,8 +195,8 @@ fn handing_keys_out_leaves_no_copy() {
     let scan = scan(&daemon, needles);
     assert_one_place(&daemon, &scan, "exported", "after ExportDiskKey");
     assert_absent(&scan, "made", "after GenerateDataKey and Decrypt");
-    // A client's own plaintext comes in through the HTTP library, whose read buffer is freed and not
-    // wiped. Nothing that was decoded from it stays.
+    // A client's own plaintext comes in through the HTTP library, whose read buffer is freed and
+    // not wiped. Nothing that was decoded from it stays.
     for part in ["given, whole", "given, half", "given, quarter", "given, hex"] {
         assert_absent(&scan, part, "after Encrypt");
     }
@@ -292,7 +294,7 @@ fn without_secret_memory(data: &Path) -> Daemon {
         .arg(support::daemon::binary())
         .args(["serve", "--dev", "--nbd-tcp", "off", "--http", "off", "--data-dir"])
         .arg(data);
-    let daemon = Daemon::launch(data, command);
+    let daemon = Daemon::launch(command, data);
     // The tracer leaves, so that a debugger may come.
     let tracer = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
@@ -324,7 +326,7 @@ fn an_ordinary_users_daemon_is_closed_to_that_user() {
         .arg(&program)
         .args(["serve", "--dev", "--nbd-tcp", "off", "--http", "off", "--data-dir"])
         .arg(&data);
-    let daemon = Daemon::launch(&data, command);
+    let daemon = Daemon::launch(command, &data);
     daemon.disk("db", "1M");
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     assert!(status.contains(&format!("Uid:\t{NOBODY}\t{NOBODY}")), "{status}");

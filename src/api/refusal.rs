@@ -1,7 +1,7 @@
 //! Refusals that no operation has seen, for the trail.
 //!
-//! What an operation of KMS or disks refuses, it records itself. What is refused on the way there (a
-//! parameter is missing or cannot be, the policy says no) would leave no trace. Only calls of
+//! What an operation of KMS or disks refuses, it records itself. What is refused on the way there
+//! (a parameter is missing or cannot be, the policy says no) would leave no trace. Only calls of
 //! somebody who may call at all come here, so that strangers cannot fill the trail.
 
 use super::Api;

@@ -37,7 +37,7 @@ const IDLE_READERS_MAX: usize = 4;
 /// A catalog kept in a SQLite file.
 pub struct SqliteCatalog {
     path: PathBuf,
-    // Closed first: the last to close moves the write-ahead log into the file, and a reader may not.
+    // Closed first: who closes last moves the write-ahead log into the file; a reader may not.
     idle_readers: Mutex<Vec<Connection>>,
     writer: Mutex<Connection>,
 }

@@ -1,7 +1,7 @@
 //! What the daemon asks of the operating system for itself.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{IsTerminal, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -30,7 +30,12 @@ pub(super) fn harden() -> Result<(), DaemonError> {
 pub(super) fn start_log(log: &Log) {
     let filter = EnvFilter::try_from_env("SEALDISK_LOG")
         .unwrap_or_else(|_| EnvFilter::new(log.level.as_str()));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Escape sequences in a file or a journal would tear words apart for whoever searches there.
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && !is_plain)
+        .with_writer(std::io::stderr);
     // A second daemon in one process (tests) keeps the first one's log.
     let _ = match log.format {
         LogFormat::Text => lines.with_target(false).try_init(),

@@ -4,7 +4,9 @@
 //! - *Nobody is cut off.* Closing hangs up on every guest and waits until each has finished the
 //!   requests it had read.
 //! - *Nobody comes late.* A client that reconnects is let in only when its old connection, whose
-//!   peer is gone, has finished: no write of the old one may land after the new one is served.
+//!   peer is gone, has finished: no write of the old one may land after the new one is served. A
+//!   peer that is gone without a sign (a cut cable) is merely silent: to move a disk to another
+//!   host, detach it and attach it again, which ends every visit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,6 +31,9 @@ pub trait Guest: Send + Sync {
 
     /// The peer has closed its end; what it sent before may still be under way.
     fn has_departed(&self) -> bool;
+
+    /// Its number in the order in which guests came to the door.
+    fn arrival(&self) -> u64;
 }
 
 /// A disk in status `In_use`.
@@ -46,6 +51,8 @@ pub struct Attachment {
 struct Guests {
     present: BTreeMap<u64, Arc<dyn Guest>>,
     next: u64,
+    /// Of those let in so far.
+    latest_arrival: u64,
     is_closing: bool,
 }
 
@@ -116,13 +123,18 @@ impl Attachment {
     /// Lets `guest` in once every departed guest has finished.
     ///
     /// # Errors
-    /// [`DiskError::Closing`] if the disk is being detached, or a departed guest does not finish.
+    /// [`DiskError::Closing`] if the disk is being detached, or a departed guest does not finish;
+    /// [`DiskError::Fenced`] if `guest` departed and one that came later is in already, perhaps its
+    /// own next connection.
     pub fn enter(self: &Arc<Self>, guest: Arc<dyn Guest>) -> Result<Visit, DiskError> {
         let mut guests = self.lock();
         let mut patience = DEPARTURE_PATIENCE;
         loop {
             if guests.is_closing {
                 return Err(DiskError::Closing);
+            }
+            if guest.arrival() < guests.latest_arrival && guest.has_departed() {
+                return Err(DiskError::Fenced);
             }
             if !guests.present.values().any(|other| other.has_departed()) {
                 break;
@@ -136,6 +148,7 @@ impl Attachment {
         }
         let number = guests.next;
         guests.next += 1;
+        guests.latest_arrival = guests.latest_arrival.max(guest.arrival());
         guests.present.insert(number, guest);
         drop(guests);
         Ok(Visit { attachment: Arc::clone(self), number })

@@ -28,8 +28,8 @@ impl Disks {
     /// Unwraps the data key of a disk's top layer for its owner.
     ///
     /// # Errors
-    /// `InvalidDiskId.NotFound`; `InvalidParameter.EncryptedIllegal` for a plain disk; `DiskError` if
-    /// the layer is not that of the disk; the KMS's codes if its key cannot be used.
+    /// `InvalidDiskId.NotFound`; `InvalidParameter.EncryptedIllegal` for a plain disk; `DiskError`
+    /// if the layer is not that of the disk; the KMS's codes if its key cannot be used.
     pub fn export_key(&self, caller: &Caller, disk_id: &str) -> Result<ExportedKey, ControlError> {
         let outcome = self.try_export_key(caller, disk_id);
         if let Err(error) = &outcome {

@@ -36,6 +36,7 @@ enum Ended {
 /// The connection, as the disk sees it.
 struct NbdGuest {
     socket: Arc<Socket>,
+    arrival: u64,
     is_hung_up: AtomicBool,
 }
 
@@ -52,19 +53,38 @@ impl Guest for NbdGuest {
     fn has_departed(&self) -> bool {
         self.socket.peer_has_closed()
     }
+
+    fn arrival(&self) -> u64 {
+        self.arrival
+    }
 }
 
-/// Serves one client until it leaves.
-pub(super) fn serve(server: &Arc<Server>, socket: &Arc<Socket>, peer: &str) {
+/// Serves one client until it leaves. `arrival` counts clients as they were accepted.
+pub(super) fn serve(server: &Arc<Server>, socket: &Arc<Socket>, (peer, arrival): (&str, u64)) {
     match negotiate(server, socket) {
         Ok((negotiated, early)) => {
             tracing::info!(%peer, export = %negotiated.export.name, "NBD client attached");
-            transmit(server, socket, negotiated, &early);
+            transmit(server, (socket, arrival), negotiated, &early);
             tracing::info!(%peer, "NBD client left");
         }
         Err(ended) => {
             metrics::handshake_failures(ended.cause()).increment(1);
             tracing::debug!(%peer, %ended, "NBD handshake ended without transmission");
+        }
+    }
+    part(server, socket);
+}
+
+/// Lets the client have all that was sent: a socket that is closed with bytes of the client unread
+/// is reset, and takes what is on its way with it.
+fn part(server: &Server, socket: &Socket) {
+    socket.finish_sending();
+    let deadline = server.clock.monotonic() + limits::PARTING_TIMEOUT;
+    let mut ignored = [0; HANDSHAKE_READ_BYTES];
+    loop {
+        let left = deadline.saturating_sub(server.clock.monotonic());
+        if left.is_zero() || !matches!(socket.receive_last(&mut ignored, left), Ok(1..)) {
+            break;
         }
     }
     socket.cut();
@@ -81,18 +101,17 @@ fn negotiate(server: &Server, socket: &Socket) -> Result<(Negotiated, BytesMut),
         if left.is_zero() {
             return Err(Ended::TooSlow);
         }
-        send_all(socket, &mut output, left)?;
+        let send = |out: &mut BytesMut| send_all(server, socket, (out, deadline));
+        send(&mut output)?;
         match receive_some(socket, &mut input, left) {
             Err(_) if server.is_stopping.load(Ordering::Acquire) => {
                 handshake.shut_down(&mut output);
-                send_all(socket, &mut output, left)?;
+                send(&mut output)?;
                 return Err(Ended::Stopping);
             }
             outcome => outcome?,
         }
-        if let Some(negotiated) =
-            answer_all(&mut handshake, &mut input, &exports, |out| send_all(socket, out, left))?
-        {
+        if let Some(negotiated) = answer_all(&mut handshake, &mut input, &exports, send)? {
             return Ok((negotiated, input));
         }
     }
@@ -118,15 +137,22 @@ fn answer_all(
     }
 }
 
-fn transmit(server: &Arc<Server>, socket: &Arc<Socket>, negotiated: Negotiated, early: &[u8]) {
-    // An idle client may stay for ever; one that does not read its replies may not.
-    if socket.set_receive_timeout(None).is_err()
+fn transmit(
+    server: &Arc<Server>,
+    (socket, arrival): (&Arc<Socket>, u64),
+    negotiated: Negotiated,
+    early: &[u8],
+) {
+    // An idle client may stay for ever; one that stops within a request, or does not read its
+    // replies, may not.
+    if socket.set_receive_timeout(Some(limits::PAYLOAD_TIMEOUT)).is_err()
         || socket.set_send_timeout(limits::SEND_TIMEOUT).is_err()
     {
         return;
     }
     let Some(attachment) = server.disks.find_export(&negotiated.export.name) else { return };
-    let guest = Arc::new(NbdGuest { socket: Arc::clone(socket), is_hung_up: false.into() });
+    let guest =
+        Arc::new(NbdGuest { socket: Arc::clone(socket), arrival, is_hung_up: false.into() });
     let visitor: Arc<dyn Guest> = Arc::<NbdGuest>::clone(&guest);
     match attachment.enter(visitor) {
         Ok(visit) => {
@@ -140,9 +166,17 @@ fn transmit(server: &Arc<Server>, socket: &Arc<Socket>, negotiated: Negotiated, 
     }
 }
 
-fn send_all(socket: &Socket, output: &mut BytesMut, patience: Duration) -> Result<(), Ended> {
-    socket.set_send_timeout(patience).map_err(|_| Ended::Left)?;
+fn send_all(
+    server: &Server,
+    socket: &Socket,
+    (output, deadline): (&mut BytesMut, Duration),
+) -> Result<(), Ended> {
     while !output.is_empty() {
+        let left = deadline.saturating_sub(server.clock.monotonic());
+        if left.is_zero() {
+            return Err(Ended::TooSlow);
+        }
+        socket.set_send_timeout(left).map_err(|_| Ended::Left)?;
         let pieces = [std::io::IoSlice::new(output)];
         let sent = socket.send(&pieces, SendMode::Waiting).map_err(|_| Ended::Left)?;
         let _ = output.split_to(sent);

@@ -66,9 +66,18 @@ impl Intake {
         self.start = 0;
         let limit = if self.payloads_are_large { SHORT_READ_BYTES } else { INTAKE_BYTES };
         let limit = limit.max(self.end + 1).min(INTAKE_BYTES);
-        let count = receive(socket, &mut self.bytes[self.end..limit], &mut [])?;
-        self.end += count;
-        Ok(())
+        loop {
+            match socket.receive(&mut self.bytes[self.end..limit], &mut []) {
+                Ok(0) => return Err(Gone),
+                Ok(count) => {
+                    self.end += count;
+                    return Ok(());
+                }
+                // Between requests a client may be idle for ever.
+                Err(Errno::AGAIN) => {}
+                Err(_) => return Err(Gone),
+            }
+        }
     }
 
     /// Fills `into` with the payload that comes next, waiting for it.
@@ -115,8 +124,7 @@ fn receive(socket: &Socket, first: &mut [u8], second: &mut [u8]) -> Result<usize
     match socket.receive(first, second) {
         Ok(0) => Err(Gone),
         Ok(count) => Ok(count),
-        // A connection in transmission may be idle for ever; only the handshake sets a limit.
-        Err(Errno::AGAIN) => Err(Gone),
+        // Or it stopped within a request, which holds a buffer all the while.
         Err(_) => Err(Gone),
     }
 }
@@ -162,6 +170,25 @@ mod tests {
             sender.join().expect("sent");
             assert_eq!(intake.fill(&socket), Err(Gone));
         }
+    }
+
+    #[test]
+    fn a_client_may_be_idle_between_requests_but_not_within_one() {
+        use std::time::Duration;
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
+        let socket = Socket::new(OwnedFd::from(ours), false);
+        socket.set_receive_timeout(Some(Duration::from_millis(5))).expect("a timeout");
+        let mut intake = Intake::starting_with(&[]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                theirs.write_all(&[1; 28]).expect("room");
+            });
+            assert_eq!(intake.fill(&socket), Ok(()));
+        });
+        intake.consume(28);
+        assert_eq!(intake.payload(&socket, &mut [0; 1]), Err(Gone));
+        assert_eq!(intake.discard(&socket, 1), Err(Gone));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! once) is logged and tried again.
 
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::connection;
 use super::server::Server;
-use super::socket::Socket;
+use super::socket::{Socket, Wake, Woken};
 use crate::metrics;
 
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -41,23 +41,36 @@ impl Listener {
         }
     }
 
-    /// Makes a waiting accept come back, for good.
-    pub(super) fn close(&self) {
-        let fd = match self {
+    /// Has an accept come back rather than wait.
+    pub(super) fn prepare(&self) -> std::io::Result<()> {
+        match self {
+            Self::Unix(listener) => listener.set_nonblocking(true),
+            Self::Tcp(listener) => listener.set_nonblocking(true),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
             Self::Unix(listener) => listener.as_fd(),
             Self::Tcp(listener) => listener.as_fd(),
-        };
-        // Already closed: then nobody waits.
-        let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
+        }
     }
 }
 
-/// Accepts until the server stops. Runs on a thread of its own.
-pub(super) fn accept_all(server: &Arc<Server>, listener: &Listener) {
+/// Accepts until the server stops and calls `wake`. Runs on a thread of its own.
+///
+/// The socket itself is left as it is: it may be another's, who goes on listening after us.
+pub(super) fn accept_all(server: &Arc<Server>, listener: &Listener, wake: &Wake) {
     while !server.is_stopping.load(Ordering::Acquire) {
-        match listener.accept() {
+        let accepted = match wake.wait_beside(listener.fd(), None) {
+            Ok(Woken::Called) => return,
+            Ok(_) => listener.accept(),
+            Err(error) => Err(error.into()),
+        };
+        match accepted {
             Ok((socket, peer)) => admit(server, Arc::new(socket), peer),
-            Err(_) if server.is_stopping.load(Ordering::Acquire) => return,
+            // The client has left again.
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 tracing::warn!(%error, "accepting an NBD connection failed; trying again");
                 std::thread::sleep(ACCEPT_PAUSE);
@@ -75,7 +88,7 @@ fn admit(server: &Arc<Server>, socket: Arc<Socket>, peer: String) {
     let builder = std::thread::Builder::new().name("nbd-conn".to_owned());
     let server = Arc::clone(server);
     let spawned = builder.stack_size(512 << 10).spawn(move || {
-        connection::serve(&server, &socket, &peer);
+        connection::serve(&server, &socket, (&peer, place.number()));
         drop(place);
     });
     if let Err(error) = spawned {

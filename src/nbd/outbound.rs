@@ -2,11 +2,12 @@
 //!
 //! One thread at a time sends. Others leave their batch in the queue and go on; the sender takes
 //! along what it finds there. The connection's own thread may wait for the client to read; a worker
-//! never does: what the socket does not take at once is left to a thread made for that slow client.
+//! never does: what the socket does not take at once is left to a sending thread of the connection.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
@@ -123,13 +124,19 @@ pub(super) struct Outbound {
     socket: Arc<Socket>,
     state: Mutex<State>,
     settled: Condvar,
+    handed_over: Condvar,
+    /// Nothing gets through any more.
+    is_broken: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<(Batch, Progress)>,
     is_sending: bool,
-    is_broken: bool,
+    /// A part of the queue waits for the sending thread, which is the one that sends now.
+    is_handed_over: bool,
+    has_sender: bool,
+    is_over: bool,
     /// Requests read whose reply has not left yet.
     in_flight: Load,
 }
@@ -137,7 +144,13 @@ struct State {
 impl Outbound {
     /// The sending side of `socket`.
     pub(super) fn new(socket: Arc<Socket>) -> Self {
-        Self { socket, state: Mutex::default(), settled: Condvar::new() }
+        Self {
+            socket,
+            state: Mutex::default(),
+            settled: Condvar::new(),
+            handed_over: Condvar::new(),
+            is_broken: AtomicBool::new(false),
+        }
     }
 
     /// Counts a request that will be answered, if the bounds of one connection leave room for it.
@@ -168,11 +181,21 @@ impl Outbound {
         drop(wait.unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Whether nothing gets through to the client any more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Acquire)
+    }
+
+    /// Gives up a request begun at `cost` bytes that never came whole: there is nothing to answer.
+    pub(super) fn withdraw(&self, cost: usize) {
+        self.settle(self.lock(), Load { requests: 1, bytes: cost });
+    }
+
     /// Gives up a request begun at `cost` bytes: its task died. The client waits for a reply that
     /// will not come, so the connection ends.
     pub(super) fn abandon(&self, cost: usize) {
         self.socket.cut();
-        self.settle(self.lock(), Load { requests: 1, bytes: cost });
+        self.withdraw(cost);
     }
 
     /// Sends `batch` and all that is queued, waiting for the client as long as the socket allows.
@@ -182,7 +205,7 @@ impl Outbound {
             return;
         }
         let mut state = self.lock();
-        if state.is_broken {
+        if self.is_broken() {
             self.settle(state, batch.answered);
             batch.clear();
             return;
@@ -199,14 +222,16 @@ impl Outbound {
         drop(state);
         let outcome = self.send(batch, Progress::default(), SendMode::Waiting);
         let mut state = self.lock();
-        state.is_broken |= outcome.is_err();
+        if outcome.is_err() {
+            self.is_broken.store(true, Ordering::Release);
+        }
         state.in_flight.subtract(batch.answered);
         batch.clear();
         self.drain(state, SendMode::Waiting);
     }
 
-    /// Sends `batch` as far as the client takes it at once. The rest is sent by a thread of its
-    /// own.
+    /// Sends `batch` as far as the client takes it at once. The rest is sent by a thread that the
+    /// connection gets when it first needs it.
     pub(super) fn send_at_once(self: &Arc<Self>, batch: Batch) {
         let mut state = self.lock();
         state.queue.push_back((batch, Progress::default()));
@@ -218,15 +243,43 @@ impl Outbound {
             return;
         }
         // `is_sending` stays set: it passes to the thread.
-        let slow = Arc::clone(self);
-        let builder = std::thread::Builder::new().name("nbd-slow-client".to_owned());
-        let spawned = builder.stack_size(256 << 10).spawn(move || {
-            slow.drain(slow.lock(), SendMode::Waiting);
-        });
-        if spawned.is_err() {
-            // No thread to be had: wait here rather than lose the client.
-            self.drain(self.lock(), SendMode::Waiting);
+        let mut state = self.lock();
+        state.is_handed_over = true;
+        if state.has_sender {
+            drop(state);
+            self.handed_over.notify_one();
+            return;
         }
+        state.has_sender = true;
+        drop(state);
+        let rest = Arc::clone(self);
+        let builder = std::thread::Builder::new().name("nbd-send".to_owned());
+        if builder.stack_size(256 << 10).spawn(move || rest.send_rests()).is_err() {
+            // No thread to be had: wait here rather than lose the client.
+            let mut state = self.lock();
+            (state.has_sender, state.is_handed_over) = (false, false);
+            self.drain(state, SendMode::Waiting);
+        }
+    }
+
+    /// Sends what others have begun, whenever it is handed over, until the connection ends.
+    fn send_rests(&self) {
+        loop {
+            let waiting = |state: &mut State| !state.is_handed_over && !state.is_over;
+            let wait = self.handed_over.wait_while(self.lock(), waiting);
+            let mut state = wait.unwrap_or_else(PoisonError::into_inner);
+            if !state.is_handed_over {
+                return;
+            }
+            state.is_handed_over = false;
+            self.drain(state, SendMode::Waiting);
+        }
+    }
+
+    /// Nothing will be sent any more: every request has been answered.
+    pub(super) fn end(&self) {
+        self.lock().is_over = true;
+        self.handed_over.notify_all();
     }
 
     /// Sends the queue until it is empty; the caller has set `is_sending`. `false`: the socket is
@@ -238,7 +291,7 @@ impl Outbound {
                 self.settle(state, Load::default());
                 return true;
             };
-            if state.is_broken {
+            if self.is_broken() {
                 state.in_flight.subtract(batch.answered);
                 continue;
             }
@@ -253,7 +306,7 @@ impl Outbound {
                 }
                 Err(_) => {
                     state = self.lock();
-                    state.is_broken = true;
+                    self.is_broken.store(true, Ordering::Release);
                 }
             }
             state.in_flight.subtract(batch.answered);

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::listener::{self, Listener};
-use super::socket::Socket;
+use super::socket::{Socket, Wake};
 use super::workers::Workers;
 use crate::clock::Clock;
 use crate::disk::Disks;
@@ -35,11 +35,12 @@ pub struct Server {
     pub(super) workers: Workers,
     pub(super) settings: Settings,
     pub(super) is_stopping: AtomicBool,
-    /// Cores this process may use: with more than two, large writes leave the connection's thread.
+    /// Cores this process may use: with more than one, large requests leave their connection's
+    /// thread.
     pub(super) cores: usize,
     open: Mutex<Open>,
     closed: Condvar,
-    listeners: Mutex<Vec<(Arc<Listener>, JoinHandle<()>)>>,
+    listeners: Mutex<Vec<(Arc<Wake>, JoinHandle<()>)>>,
 }
 
 #[derive(Default)]
@@ -81,14 +82,15 @@ impl Server {
     /// Serves whoever connects to `listener`.
     ///
     /// # Errors
-    /// If the operating system gives no thread.
+    /// If the operating system gives no thread or file descriptor.
     pub fn listen(self: &Arc<Self>, listener: Listener) -> std::io::Result<()> {
-        let listener = Arc::new(listener);
-        let (server, accepting) = (Arc::clone(self), Arc::clone(&listener));
+        listener.prepare()?;
+        let wake = Arc::new(Wake::new()?);
+        let (server, woken) = (Arc::clone(self), Arc::clone(&wake));
         let builder = std::thread::Builder::new().name("nbd-accept".to_owned());
-        let thread = builder.spawn(move || listener::accept_all(&server, &accepting))?;
+        let thread = builder.spawn(move || listener::accept_all(&server, &listener, &woken))?;
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.push((listener, thread));
+        listeners.push((wake, thread));
         Ok(())
     }
 
@@ -103,8 +105,8 @@ impl Server {
         self.is_stopping.store(true, Ordering::Release);
         let listeners =
             std::mem::take(&mut *self.listeners.lock().unwrap_or_else(PoisonError::into_inner));
-        for (listener, thread) in listeners {
-            listener.close();
+        for (wake, thread) in listeners {
+            wake.call();
             // A panic there was reported by the panic hook.
             let _ = thread.join();
         }
@@ -141,6 +143,13 @@ impl Server {
 
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Counts connections in the order in which they were accepted.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
     }
 }
 

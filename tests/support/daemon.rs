@@ -1,6 +1,7 @@
 //! A real daemon on a data directory of its own.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -13,6 +14,7 @@ pub struct Daemon {
     child: Child,
     data_dir: PathBuf,
     log: PathBuf,
+    banner: String,
 }
 
 impl Daemon {
@@ -23,11 +25,29 @@ impl Daemon {
 
     /// Starts with further arguments and waits until it listens.
     pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
-        Self::launch(data_dir, serve(data_dir, arguments))
+        Self::launch(serve(data_dir, arguments), data_dir)
     }
 
-    /// Runs a command that becomes the daemon (see [`serve`]) and waits until it listens.
-    pub fn launch(data_dir: &Path, mut command: Command) -> Self {
+    /// Starts with a configuration file: all defaults of development, NBD over TCP and HTTP on free
+    /// ports, and `nbd` (lines of `option: value`).
+    pub fn start_configured(data_dir: &Path, nbd: &[&str]) -> Self {
+        let at = data_dir.display();
+        let nbd: String = nbd.iter().map(|line| format!("  {line}\n")).collect();
+        let text = format!(
+            "data_dir: {at}\n\
+             root_key:\n  path: {at}/root.key\n  create: true\n\
+             nbd:\n  unix: {at}/nbd.sock\n  tcp: 127.0.0.1:0\n{nbd}\
+             api:\n  unix: {at}/api.sock\n  http: 127.0.0.1:0\n"
+        );
+        let file = data_dir.with_extension("yaml");
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(binary());
+        command.args(["serve", "--config"]).arg(file);
+        Self::launch(command, data_dir)
+    }
+
+    /// Runs a command that becomes a daemon on `data_dir` (see [`serve`]), and waits until it listens.
+    pub fn launch(mut command: Command, data_dir: &Path) -> Self {
         let log = data_dir.with_extension("log");
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut child = command
@@ -38,7 +58,7 @@ impl Daemon {
             .expect("the daemon starts");
         let mut banner = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        while !banner.contains("is serving") {
+        while !banner.contains("\n  HTTP") {
             if stdout.read_line(&mut banner).unwrap() == 0 {
                 let status = child.wait().unwrap();
                 panic!("the daemon ended ({status}): {}", std::fs::read_to_string(&log).unwrap());
@@ -46,7 +66,7 @@ impl Daemon {
         }
         // Kept read, so that the daemon never waits for us.
         std::thread::spawn(move || stdout.read_to_string(&mut String::new()));
-        Self { child, data_dir: data_dir.to_owned(), log }
+        Self { child, data_dir: data_dir.to_owned(), log, banner }
     }
 
     pub fn pid(&self) -> u32 {
@@ -68,6 +88,31 @@ impl Daemon {
 
     pub fn nbd_socket(&self) -> PathBuf {
         self.data_dir.join("nbd.sock")
+    }
+
+    /// Where NBD is served over TCP.
+    pub fn nbd_tcp(&self) -> SocketAddr {
+        self.told("tcp:", "\n").parse().unwrap()
+    }
+
+    /// The NBD URI of an export, over TCP.
+    pub fn tcp_uri(&self, export: &str) -> String {
+        format!("nbd://{}/{export}", self.nbd_tcp())
+    }
+
+    /// The value of a metric without labels, asked over HTTP.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.told("http://", "/")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    fn told(&self, before: &str, after: &str) -> &str {
+        let rest = self.banner.split(before).nth(1).expect("the banner tells");
+        rest.split(after).next().unwrap()
     }
 
     /// The NBD URI of an export.

@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod daemon;
+pub mod dice;
 pub mod layers;
 pub mod luks;
 pub mod needles;
