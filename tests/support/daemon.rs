@@ -46,7 +46,7 @@ impl Daemon {
         Self::launch(command, data_dir)
     }
 
-    /// Runs a command that becomes a daemon on `data_dir` (see [`serve`]), and waits until it listens.
+    /// Runs a command that becomes a daemon on `data_dir` (see [`serve`]); waits until it listens.
     pub fn launch(mut command: Command, data_dir: &Path) -> Self {
         let log = data_dir.with_extension("log");
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
@@ -237,7 +237,9 @@ pub fn signal(pid: u32, name: &str) {
     tools::run("kill", &[&format!("-{name}"), &pid.to_string()]);
 }
 
-/// The program under test.
+/// The program under test: the one just built, or `SEALDISK_BINARY` (a release, a package): what
+/// stays in memory depends on the optimiser.
 pub fn binary() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_sealdisk"))
+    let told = std::env::var_os("SEALDISK_BINARY");
+    told.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_sealdisk")), PathBuf::from)
 }
