@@ -103,7 +103,8 @@ impl Daemon {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        // Shown from the first time it is set.
+        value.unwrap_or("0").parse().unwrap()
     }
 
     fn told(&self, before: &str, after: &str) -> &str {
