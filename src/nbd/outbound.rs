@@ -2,7 +2,7 @@
 //!
 //! One thread at a time sends. Others leave their batch in the queue and go on; the sender takes
 //! along what it finds there. The connection's own thread may wait for the client to read; a worker
-//! never does: what the socket does not take at once is left to a thread made for that slow client.
+//! never does: what the socket does not take at once is left to a sending thread of the connection.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -124,6 +124,7 @@ pub(super) struct Outbound {
     socket: Arc<Socket>,
     state: Mutex<State>,
     settled: Condvar,
+    handed_over: Condvar,
     /// Nothing gets through any more.
     is_broken: AtomicBool,
 }
@@ -132,6 +133,10 @@ pub(super) struct Outbound {
 struct State {
     queue: VecDeque<(Batch, Progress)>,
     is_sending: bool,
+    /// A part of the queue waits for the sending thread, which is the one that sends now.
+    is_handed_over: bool,
+    has_sender: bool,
+    is_over: bool,
     /// Requests read whose reply has not left yet.
     in_flight: Load,
 }
@@ -143,6 +148,7 @@ impl Outbound {
             socket,
             state: Mutex::default(),
             settled: Condvar::new(),
+            handed_over: Condvar::new(),
             is_broken: AtomicBool::new(false),
         }
     }
@@ -224,8 +230,8 @@ impl Outbound {
         self.drain(state, SendMode::Waiting);
     }
 
-    /// Sends `batch` as far as the client takes it at once. The rest is sent by a thread of its
-    /// own.
+    /// Sends `batch` as far as the client takes it at once. The rest is sent by a thread that the
+    /// connection gets when it first needs it.
     pub(super) fn send_at_once(self: &Arc<Self>, batch: Batch) {
         let mut state = self.lock();
         state.queue.push_back((batch, Progress::default()));
@@ -237,15 +243,43 @@ impl Outbound {
             return;
         }
         // `is_sending` stays set: it passes to the thread.
-        let slow = Arc::clone(self);
-        let builder = std::thread::Builder::new().name("nbd-slow-client".to_owned());
-        let spawned = builder.stack_size(256 << 10).spawn(move || {
-            slow.drain(slow.lock(), SendMode::Waiting);
-        });
-        if spawned.is_err() {
-            // No thread to be had: wait here rather than lose the client.
-            self.drain(self.lock(), SendMode::Waiting);
+        let mut state = self.lock();
+        state.is_handed_over = true;
+        if state.has_sender {
+            drop(state);
+            self.handed_over.notify_one();
+            return;
         }
+        state.has_sender = true;
+        drop(state);
+        let rest = Arc::clone(self);
+        let builder = std::thread::Builder::new().name("nbd-send".to_owned());
+        if builder.stack_size(256 << 10).spawn(move || rest.send_rests()).is_err() {
+            // No thread to be had: wait here rather than lose the client.
+            let mut state = self.lock();
+            (state.has_sender, state.is_handed_over) = (false, false);
+            self.drain(state, SendMode::Waiting);
+        }
+    }
+
+    /// Sends what others have begun, whenever it is handed over, until the connection ends.
+    fn send_rests(&self) {
+        loop {
+            let waiting = |state: &mut State| !state.is_handed_over && !state.is_over;
+            let wait = self.handed_over.wait_while(self.lock(), waiting);
+            let mut state = wait.unwrap_or_else(PoisonError::into_inner);
+            if !state.is_handed_over {
+                return;
+            }
+            state.is_handed_over = false;
+            self.drain(state, SendMode::Waiting);
+        }
+    }
+
+    /// Nothing will be sent any more: every request has been answered.
+    pub(super) fn end(&self) {
+        self.lock().is_over = true;
+        self.handed_over.notify_all();
     }
 
     /// Sends the queue until it is empty; the caller has set `is_sending`. `false`: the socket is

@@ -35,7 +35,8 @@ pub struct Server {
     pub(super) workers: Workers,
     pub(super) settings: Settings,
     pub(super) is_stopping: AtomicBool,
-    /// Cores this process may use: with more than two, large writes leave the connection's thread.
+    /// Cores this process may use: with more than one, large requests leave their connection's
+    /// thread.
     pub(super) cores: usize,
     open: Mutex<Open>,
     closed: Condvar,

@@ -58,7 +58,9 @@ impl Socket {
             if sockopt::set_socket_recv_buffer_size_force(&fd, SOCKET_BUFFER_BYTES).is_err() {
                 let _ = sockopt::set_socket_recv_buffer_size(&fd, SOCKET_BUFFER_BYTES);
             }
-            let _ = sockopt::set_socket_send_buffer_size(&fd, SOCKET_BUFFER_BYTES);
+            if sockopt::set_socket_send_buffer_size_force(&fd, SOCKET_BUFFER_BYTES).is_err() {
+                let _ = sockopt::set_socket_send_buffer_size(&fd, SOCKET_BUFFER_BYTES);
+            }
         }
         Self { fd, wake, patience: AtomicU64::new(0) }
     }

@@ -28,11 +28,9 @@ use crate::units::ByteOffset;
 /// Replies gathered before they leave although more requests are at hand, in bytes.
 const BATCH_BYTES: usize = 512 << 10;
 
-/// Writes from this length on leave the connection's thread where there are cores to spare.
-const OFFLOADED_WRITE_BYTES: u64 = 128 << 10;
-
-/// Cores from which on a single connection is worth more than its own thread and the client's.
-const OFFLOAD_CORES: usize = 4;
+/// Reads and writes from this length on leave the connection's thread: encryption and copies of one
+/// request then overlap with those of the next, and a single connection uses several cores.
+const OFFLOADED_BYTES: u64 = 128 << 10;
 
 /// How long one wait for a buffer lasts before looking whether the connection was hung up on.
 const BUFFER_PATIENCE: Duration = Duration::from_millis(200);
@@ -74,6 +72,7 @@ pub(super) fn run(
     let _ended = reader.read_requests();
     reader.send();
     reader.link.outbound.wait_until_idle();
+    reader.link.outbound.end();
 }
 
 impl Reader<'_> {
@@ -202,7 +201,8 @@ impl Reader<'_> {
     /// Runs the job here if it need not wait, else hands it to the workers.
     fn start(&mut self, job: Job) {
         let here = match job.command {
-            Err(_) | Ok(Command::Read { .. }) => true,
+            Err(_) => true,
+            Ok(Command::Read { .. }) => !self.is_offloaded(job.length),
             Ok(Command::Write { fua }) => !fua && !self.is_offloaded(job.length),
             _ => job.length == 0 && job.command != Ok(Command::Flush),
         };
@@ -217,7 +217,7 @@ impl Reader<'_> {
     }
 
     fn is_offloaded(&self, length: u64) -> bool {
-        self.link.server.cores >= OFFLOAD_CORES && length >= OFFLOADED_WRITE_BYTES
+        self.link.server.cores > 1 && length >= OFFLOADED_BYTES
     }
 }
 
