@@ -73,14 +73,17 @@ struct House {
 pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), DaemonError> {
     process::harden()?;
     process::start_log(&config.log);
-    let (house, mut ready) = build(config)?;
-    let server = start_nbd(config, &house, &mut ready.endpoints)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(DaemonError::Start)?;
-    let outcome = runtime.block_on(serve_control_plane(config, &house, &mut ready, announce));
+    // Before the first write: one past the limit of file sizes is an error, not the end.
+    let mut signals = runtime.block_on(process::Signals::listen()).map_err(DaemonError::Start)?;
+    let (house, mut ready) = build(config)?;
+    let server = start_nbd(config, &house, &mut ready.endpoints)?;
+    let control = serve_control_plane(config, &house, (&mut ready, announce), &mut signals);
+    let outcome = runtime.block_on(control);
     tracing::info!("stopping: finishing requests in flight");
     if !server.stop(limits::SHUTDOWN_GRACE) {
         tracing::warn!("some clients did not finish in time and were cut off");
@@ -106,6 +109,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let may_create = *may_create && catalog.root()?.is_none();
     let root_key_created = may_create && !path.exists();
     let root = root::load_or_create(path, may_create, &*entropy)?;
+    root::check_known(&*catalog, &root)?;
     let trail_key = root::trail_key(&root);
     let trail_dir = config.data_dir.join("trail");
     let trail = Trail::open(&trail_dir, trail_key, Arc::clone(&clock), Arc::clone(&entropy))?;
@@ -223,10 +227,9 @@ fn start_nbd(
 async fn serve_control_plane(
     config: &Config,
     house: &House,
-    ready: &mut Ready,
-    announce: &mut dyn FnMut(&Ready),
+    (ready, announce): (&mut Ready, &mut dyn FnMut(&Ready)),
+    signals: &mut process::Signals,
 ) -> Result<(), DaemonError> {
-    let mut signals = process::Signals::listen().map_err(DaemonError::Start)?;
     let unix = bind_unix(&config.api.unix)?;
     unix.set_nonblocking(true).map_err(DaemonError::Start)?;
     let unix = tokio::net::UnixListener::from_std(unix).map_err(DaemonError::Start)?;

@@ -51,7 +51,7 @@ fn create_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered 
     let gib: u64 = parameters.integer("Size", 0..=u64::MAX)?.unwrap_or(0);
     if !(1..=limits::DISK_BYTES_MAX / GIB).contains(&gib) {
         let message = "The specified disk size is not supported.";
-        return Err(ApiError::new(400, "InvalidDiskSize.NotSupported", message));
+        return Err(ApiError::new(400, "InvalidSize.ValueNotSupported", message));
     }
     let encrypted = parameters.boolean("Encrypted")?.unwrap_or(false);
     let request = new_disk(parameters, ByteCount::new(gib * GIB), encrypted)?;

@@ -21,11 +21,19 @@ pub struct ApiError {
     pub message: String,
     /// What to do about it, where that is not plain.
     pub recommend: Option<Cow<'static, str>>,
+    /// The trail has it already: the operation that refused put it there.
+    pub(super) is_recorded: bool,
 }
 
 impl ApiError {
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into(), recommend: None }
+        Self {
+            status,
+            code: code.into(),
+            message: message.into(),
+            recommend: None,
+            is_recorded: false,
+        }
     }
 
     #[must_use]
@@ -76,7 +84,7 @@ impl ApiError {
 
 impl From<KmsError> for ApiError {
     fn from(error: KmsError) -> Self {
-        Self::new(error.status(), error.code(), error.message())
+        Self { is_recorded: true, ..Self::new(error.status(), error.code(), error.message()) }
     }
 }
 
@@ -87,6 +95,7 @@ impl From<ControlError> for ApiError {
             code: error.code().to_owned().into(),
             message: error.message(),
             recommend: None,
+            is_recorded: true,
         }
     }
 }

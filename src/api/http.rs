@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use super::rpc::{Call, Wire};
-use super::{Api, dispatch, status};
+use super::{Api, dispatch, refusal, status};
 use crate::clock::random_uuid;
 use crate::limits;
 use crate::ram::{Caller, Principal};
@@ -78,7 +78,8 @@ impl Control for Api {
             source: origin.source,
             user_agent: origin.user_agent,
         };
-        let answer = handler(self, &caller, &call.parameters)?;
+        let answer = handler(self, &caller, &call.parameters)
+            .map_err(|error| refusal::record(self, call, &caller, error))?;
         Ok(answer.into_body(request_id))
     }
 

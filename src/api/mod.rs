@@ -32,6 +32,7 @@ mod http;
 mod kms;
 mod listen;
 mod own;
+mod refusal;
 pub mod rpc;
 mod status;
 

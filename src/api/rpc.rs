@@ -149,7 +149,8 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
-/// The parameters of a call. Values may be secret (`Plaintext`): wiped on drop, not in `Debug`.
+/// The parameters of a call. Values may be secret (`Plaintext`): wiped on drop, not in `Debug`. The
+/// text they were decoded from is out of our reach: the HTTP library frees its read buffer unwiped.
 pub struct Parameters {
     product: Product,
     values: Values,

@@ -37,8 +37,9 @@ const IDLE_READERS_MAX: usize = 4;
 /// A catalog kept in a SQLite file.
 pub struct SqliteCatalog {
     path: PathBuf,
-    writer: Mutex<Connection>,
+    // Closed first: who closes last moves the write-ahead log into the file; a reader may not.
     idle_readers: Mutex<Vec<Connection>>,
+    writer: Mutex<Connection>,
 }
 
 /// What SQLite, or the file under it, could not do.

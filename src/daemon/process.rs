@@ -1,7 +1,7 @@
 //! What the daemon asks of the operating system for itself.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{IsTerminal, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -30,7 +30,12 @@ pub(super) fn harden() -> Result<(), DaemonError> {
 pub(super) fn start_log(log: &Log) {
     let filter = EnvFilter::try_from_env("SEALDISK_LOG")
         .unwrap_or_else(|_| EnvFilter::new(log.level.as_str()));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Escape sequences in a file or a journal would tear words apart for whoever searches there.
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && !is_plain)
+        .with_writer(std::io::stderr);
     // A second daemon in one process (tests) keeps the first one's log.
     let _ = match log.format {
         LogFormat::Text => lines.with_target(false).try_init(),
@@ -96,17 +101,22 @@ pub(super) fn remove_sockets(config: &Config) {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT; and SIGXFSZ, which by default ends a process that writes past its limit of
+/// file sizes (`RLIMIT_FSIZE`). Caught, it leaves the write to fail with `EFBIG`, as a full device
+/// does with `ENOSPC`.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    _file_size: Signal,
 }
 
 impl Signals {
-    pub(super) fn listen() -> std::io::Result<Self> {
+    /// Catches them from now on.
+    pub(super) async fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

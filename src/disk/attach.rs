@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use crate::catalog::{DiskRecord, DiskStatus, LayerRecord};
+use crate::kms::KmsError;
 use crate::layer::{self, Layer, LayerHeader, Writable};
 use crate::limits;
 use crate::metrics;
@@ -106,7 +107,7 @@ impl Disks {
         Ok(Disk::new(Layer::<Writable>::open(storage, header, key).map_err(on_layer)?))
     }
 
-    /// The data key in the envelope of the layer in `file`; `None` for a plain layer.
+    /// The data key in the envelope of the header in `file`; `None` for a plain layer.
     pub(super) fn unwrap_data_key(
         &self,
         caller: &Caller,
@@ -115,11 +116,24 @@ impl Disks {
     ) -> Result<Option<Secret>, ControlError> {
         let Some(envelope) = &header.envelope else { return Ok(None) };
         let (ecs, context) = (self.as_ecs(caller), header.spec.encryption_context());
-        let unwrapped = self.parts.kms.decrypt(&ecs, &envelope.wrapped, &context)?;
+        let opened = self.parts.kms.decrypt(&ecs, &envelope.wrapped, &context);
+        let opened = opened.map_err(|error| match error {
+            // The tag cannot tell which of them was changed.
+            KmsError::InvalidParameter("CiphertextBlob") => ControlError::refused(
+                "DiskError",
+                403,
+                format!(
+                    "{}: the wrapped data key does not belong to this header: one of them was \
+                     changed. Put the right file back.",
+                    file.display()
+                ),
+            ),
+            other => other.into(),
+        })?;
         header
-            .check_unwrapped_by(&unwrapped.key_id, &unwrapped.key_version)
+            .check_unwrapped_by(&opened.key_id, &opened.key_version)
             .map_err(|error| ControlError::Layer { file: file.to_owned(), error })?;
-        Ok(Some(unwrapped.plaintext))
+        Ok(Some(opened.plaintext))
     }
 
     /// Lets clients find the disk.
@@ -224,7 +238,7 @@ impl Disks {
 
 /// Whether the layer is the one that the catalog means: a swapped file is refused by name, before
 /// any key is asked for.
-fn belongs(
+pub(super) fn belongs(
     header: &LayerHeader,
     disk: &DiskRecord,
     layer: &LayerRecord,

@@ -9,6 +9,7 @@ use crate::layer;
 use crate::ram::Caller;
 use crate::secret::Secret;
 
+use super::attach::belongs;
 use super::registry::Disks;
 use super::{ControlError, audit};
 
@@ -27,8 +28,8 @@ impl Disks {
     /// Unwraps the data key of a disk's top layer for its owner.
     ///
     /// # Errors
-    /// `InvalidDiskId.NotFound`; `InvalidParameter.EncryptedIllegal` for a plain disk; the KMS's
-    /// codes if its key cannot be used.
+    /// `InvalidDiskId.NotFound`; `InvalidParameter.EncryptedIllegal` for a plain disk; `DiskError`
+    /// if the layer is not that of the disk; the KMS's codes if its key cannot be used.
     pub fn export_key(&self, caller: &Caller, disk_id: &str) -> Result<ExportedKey, ControlError> {
         let outcome = self.try_export_key(caller, disk_id);
         if let Err(error) = &outcome {
@@ -38,7 +39,7 @@ impl Disks {
     }
 
     fn try_export_key(&self, caller: &Caller, disk_id: &str) -> Result<ExportedKey, ControlError> {
-        self.disk(disk_id)?;
+        let disk = self.disk(disk_id)?;
         let layers = self.parts.catalog.layers(disk_id)?;
         let Some(top) = layers.last() else { return Err(ControlError::no_such_disk(disk_id)) };
         let layer_file = self.parts.store.locate(&top.file_name);
@@ -49,6 +50,8 @@ impl Disks {
             .map_err(|error| ControlError::Storage { file: layer_file.clone(), error })?;
         let header = layer::read_header(&*storage)
             .map_err(|error| ControlError::Layer { file: layer_file.clone(), error })?;
+        // A swapped file would give away the key of another disk than the trail says.
+        belongs(&header, &disk, top)?;
         let Some(key) = self.unwrap_data_key(caller, &header, &layer_file)? else {
             let message = format!("The disk {disk_id} is not encrypted: it has no data key.");
             return Err(ControlError::refused("InvalidParameter.EncryptedIllegal", 400, message));

@@ -89,6 +89,18 @@ pub fn load_or_create(
     }
 }
 
+/// Checks that `root` is the catalog's root key, where the catalog has one. To be asked before the
+/// key is used for anything: what was sealed under another one looks damaged, and is not.
+///
+/// # Errors
+/// [`RootError`], or the catalog's.
+pub fn check_known(catalog: &dyn Catalog, root: &Secret) -> Result<(), KmsError> {
+    match catalog.root()? {
+        Some(record) => Ok(check(&record, root)?),
+        None => Ok(()),
+    }
+}
+
 /// The key of the trail's chain, derived from the root key.
 pub fn trail_key(root: &Secret) -> Secret {
     hkdf_sha256(root, b"sealdisk/trail/v1", 32)

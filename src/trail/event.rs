@@ -4,6 +4,7 @@
 //! a request, and a name that stands for a secret is refused here once more.
 
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::chain::LINE_BYTES_MAX;
@@ -91,7 +92,7 @@ pub struct Actor {
 #[derive(Clone, Debug)]
 pub struct Event {
     service: Service,
-    name: &'static str,
+    name: Cow<'static, str>,
     kind: EventKind,
     is_read: bool,
     actor: Actor,
@@ -103,10 +104,10 @@ pub struct Event {
 
 impl Event {
     /// An event called `name` (`Encrypt`) by `actor`, a write until [`Event::read_only`] says else.
-    pub fn new(service: Service, name: &'static str, actor: Actor) -> Self {
+    pub fn new(service: Service, name: impl Into<Cow<'static, str>>, actor: Actor) -> Self {
         Self {
             service,
-            name,
+            name: name.into(),
             kind: EventKind::ApiCall,
             is_read: false,
             actor,

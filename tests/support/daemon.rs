@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -26,10 +25,7 @@ impl Daemon {
 
     /// Starts with further arguments and waits until it listens.
     pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new(binary());
-        command.args(["serve", "--dev", "--data-dir"]).arg(data_dir).args(arguments);
-        command.stdin(Stdio::null());
-        Self::launch(command, data_dir)
+        Self::launch(serve(data_dir, arguments), data_dir)
     }
 
     /// Starts with a configuration file: all defaults of development, NBD over TCP and HTTP on free
@@ -46,16 +42,20 @@ impl Daemon {
         let file = data_dir.with_extension("yaml");
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new(binary());
-        command.args(["serve", "--config"]).arg(file).stdin(Stdio::null());
+        command.args(["serve", "--config"]).arg(file);
         Self::launch(command, data_dir)
     }
 
-    /// Runs a command that becomes a daemon on `data_dir`, and waits until it listens.
+    /// Runs a command that becomes a daemon on `data_dir` (see [`serve`]), and waits until it listens.
     pub fn launch(mut command: Command, data_dir: &Path) -> Self {
         let log = data_dir.with_extension("log");
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(errors).spawn().expect("the daemon starts");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .expect("the daemon starts");
         let mut banner = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         while !banner.contains("\n  HTTP") {
@@ -80,6 +80,10 @@ impl Daemon {
     /// Everything the daemon wrote to standard error, over all its lives.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub fn api_socket(&self) -> PathBuf {
+        self.data_dir.join("api.sock")
     }
 
     pub fn nbd_socket(&self) -> PathBuf {
@@ -159,6 +163,19 @@ impl Daemon {
         answer["DiskId"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
 
+    /// The data key of a disk, by break-glass.
+    pub fn export_key(&self, disk: &str, to: &Path) -> Vec<u8> {
+        let path = to.to_str().unwrap();
+        self.ok(&["disk", "export-key", disk, "--to", path, "--yes"]);
+        std::fs::read(to).unwrap()
+    }
+
+    /// Audit events of a name, newest first.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        let answer = self.json(&["trail", "list", "--limit", "1000", "--event", name]);
+        answer["Events"].as_array().expect("a list of events").clone()
+    }
+
     /// The file of a disk's only layer.
     pub fn layer_file(&self, disk: &str) -> PathBuf {
         let header = |path: &Path| {
@@ -185,14 +202,8 @@ impl Daemon {
     /// Asks it to stop (SIGTERM) and waits.
     pub fn stop(mut self) -> ExitStatus {
         signal(self.pid(), "TERM");
-        let deadline = Instant::now() + Duration::from_secs(40);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the daemon does not stop");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        tools::wait_until("the daemon stops", || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap()
     }
 }
 
@@ -202,6 +213,24 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The command that serves `data_dir`.
+pub fn serve(data_dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["serve", "--dev", "--data-dir"]).arg(data_dir).args(arguments);
+    command
+}
+
+/// Standard error of a daemon that must not start.
+pub fn start_refused(data_dir: &Path) -> String {
+    let output = serve(data_dir, &["--nbd-tcp", "off", "--http", "off"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("the daemon runs");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    errors
 }
 
 /// Sends a signal by name.

@@ -2,7 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod api;
 pub mod daemon;
 pub mod dice;
 pub mod layers;
+pub mod luks;
+pub mod needles;
 pub mod tools;

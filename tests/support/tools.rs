@@ -1,6 +1,7 @@
 //! Programs of others: the judges.
 
 use std::process::{Command, Output};
+use std::time::Duration;
 
 /// Whether `program` can be run. Where tools are required (`SEALDISK_REQUIRE_TOOLS=1`, as in
 /// `tools/test`), a missing one fails the test instead of skipping it.
@@ -28,6 +29,17 @@ pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env("PATH", path());
     command
+}
+
+/// Waits for another process to come that far; fails after 40 seconds.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..8000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("in vain: waiting until {what}");
 }
 
 /// Runs `program` and shows everything if it fails.
