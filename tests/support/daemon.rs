@@ -46,7 +46,8 @@ impl Daemon {
         Self::launch(command, data_dir)
     }
 
-    /// Runs a command that becomes a daemon on `data_dir` (see [`serve`]), and waits until it listens.
+    /// Runs a command that becomes a daemon on `data_dir` (see [`serve`]), and waits until it
+    /// listens.
     pub fn launch(mut command: Command, data_dir: &Path) -> Self {
         let log = data_dir.with_extension("log");
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
