@@ -1,5 +1,5 @@
-//! The write route without sockets: align, lock, encrypt, store, in memory and in a file, beside the
-//! read route. A regression here is in `disk`, `layer`, `crypto` or `storage`.
+//! The write route without sockets: align, lock, encrypt, store, in memory and in a file, beside
+//! the read route. A regression here is in `disk`, `layer`, `crypto` or `storage`.
 
 #![allow(missing_docs)]
 

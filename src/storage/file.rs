@@ -17,6 +17,12 @@ use crate::units::{ByteCount, ByteOffset};
 /// Bytes written at a time where a file system cannot punch holes.
 const ZEROES_BYTES: usize = 1 << 20;
 
+/// Bytes written by one call. ext4 and xfs keep what one call wrote in one large folio of the page
+/// cache, and every later small write into it walks over all of the folio's blocks: 33 µs for 4 KiB
+/// in a folio of 1 MiB, 5.5 µs in one of 64 KiB (Linux 6.18). The extra calls cost large writes
+/// little.
+const WRITE_BYTES: usize = 64 << 10;
+
 /// A file, open for one writer or for readers.
 #[derive(Debug)]
 pub struct FileStorage {
@@ -119,12 +125,13 @@ impl Storage for FileStorage {
         from: &[u8],
         durability: Durability,
     ) -> Result<(), StorageError> {
-        write_fully(at, from, |position, rest| match durability {
-            Durability::Volatile => Ok(rustix::io::pwrite(&self.file, rest, position)?),
-            Durability::Durable => {
-                let slices = [IoSlice::new(rest)];
-                Ok(rustix::io::pwritev2(&self.file, &slices, position, ReadWriteFlags::DSYNC)?)
-            }
+        let flags = match durability {
+            Durability::Volatile => ReadWriteFlags::empty(),
+            Durability::Durable => ReadWriteFlags::DSYNC,
+        };
+        write_fully(at, from, |position, rest| {
+            let slices = [IoSlice::new(&rest[..rest.len().min(WRITE_BYTES)])];
+            Ok(rustix::io::pwritev2(&self.file, &slices, position, flags)?)
         })
     }
 

@@ -46,7 +46,8 @@ impl Daemon {
         Self::launch(command, data_dir)
     }
 
-    /// Runs a command that becomes a daemon on `data_dir` (see [`serve`]); waits until it listens.
+    /// Runs a command that becomes a daemon on `data_dir` (see [`serve`]), and waits until it
+    /// listens.
     pub fn launch(mut command: Command, data_dir: &Path) -> Self {
         let log = data_dir.with_extension("log");
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
@@ -107,7 +108,8 @@ impl Daemon {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        // Shown from the first time it is set.
+        value.unwrap_or("0").parse().unwrap()
     }
 
     fn told(&self, before: &str, after: &str) -> &str {
