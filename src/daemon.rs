@@ -38,6 +38,9 @@ const WORKER_THREADS: usize = 16;
 /// How often finished histograms are folded, so that they do not grow where nobody scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
+/// How often keys that are due for deletion are looked for; their window is counted in days.
+const DUE_KEYS_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What a started daemon has to say.
 #[derive(Debug)]
 pub struct Ready {
@@ -249,21 +252,39 @@ async fn serve_control_plane(
     if let Some(listener) = http {
         faces.spawn(api::serve_tcp(listener, api, stopped));
     }
-    let upkeep = house.metrics.clone();
-    let folding = tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(METRICS_UPKEEP);
-        loop {
-            ticks.tick().await;
-            upkeep.run_upkeep();
-        }
-    });
+    let mut timers = tokio::task::JoinSet::new();
+    timers.spawn(fold_metrics(house.metrics.clone()));
+    timers.spawn(destroy_due_keys(Arc::clone(&house.kms)));
     announce(ready);
     signals.wait().await;
     // Nobody left to tell is as good as told.
     let _ = stop.send(true);
     while faces.join_next().await.is_some() {}
-    folding.abort();
+    timers.shutdown().await;
     Ok(())
+}
+
+async fn fold_metrics(metrics: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(METRICS_UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+/// Destroys keys whose deletion date has come.
+async fn destroy_due_keys(kms: Arc<Kms>) {
+    let mut ticks = tokio::time::interval(DUE_KEYS_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let kms = Arc::clone(&kms);
+        match tokio::task::spawn_blocking(move || kms.delete_due_keys()).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(keys)) => tracing::info!(keys, "destroyed keys whose deletion date had come"),
+            Ok(Err(error)) => tracing::error!(%error, "keys due for deletion not destroyed"),
+            Err(error) => tracing::error!(%error, "destroying due keys ended abnormally"),
+        }
+    }
 }
 
 fn control_plane(house: &House, endpoints: Endpoints) -> Api {

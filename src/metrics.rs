@@ -100,8 +100,8 @@ pub fn kms_call(action: &'static str, outcome: &'static str, took: Duration) {
     histogram!(KMS_SECONDS, "action" => action).record(took.as_secs_f64());
 }
 
-/// Counts an API request by action and HTTP status.
-pub fn api_request(action: &'static str, status: u16) {
-    counter!("sealdisk_api_requests_total", "action" => action, "status" => status.to_string())
-        .increment(1);
+/// Counts an API request by action, which must be a known one, and HTTP status.
+pub fn api_request(action: &str, status: u16) {
+    let (action, status) = (action.to_owned(), status.to_string());
+    counter!("sealdisk_api_requests_total", "action" => action, "status" => status).increment(1);
 }

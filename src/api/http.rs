@@ -17,6 +17,7 @@ use super::rpc::{Call, Wire};
 use super::{Api, dispatch, refusal, status};
 use crate::clock::random_uuid;
 use crate::limits;
+use crate::metrics;
 use crate::ram::{Caller, Principal};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -78,9 +79,12 @@ impl Control for Api {
             source: origin.source,
             user_agent: origin.user_agent,
         };
-        let answer = handler(self, &caller, &call.parameters)
-            .map_err(|error| refusal::record(self, call, &caller, error))?;
-        Ok(answer.into_body(request_id))
+        let answered = handler(self, &caller, &call.parameters)
+            .map_err(|error| refusal::record(self, call, &caller, error));
+        // The name had a handler, so it is one of ours.
+        let status = answered.as_ref().map_or_else(|error| error.status, |_| 200);
+        metrics::api_request(&call.action, status);
+        Ok(answered?.into_body(request_id))
     }
 
     fn health(&self) -> Value {

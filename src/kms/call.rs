@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Action, Kms, KmsError};
 use crate::catalog::{CatalogError, Operation, Page};
+use crate::metrics;
 use crate::ram::{Caller, Principal, ServiceActsAs, decide};
 use crate::trail::{Actor, Event, EventKind, ResourceType, Service, TrailError};
 
@@ -94,7 +95,10 @@ impl Kms {
             resources: Vec::new(),
             is_recorded: false,
         };
+        let begun = self.clock.monotonic();
         let outcome = body(&mut call);
+        let took = self.clock.monotonic().saturating_sub(begun);
+        metrics::kms_call(action.as_str(), if outcome.is_ok() { "ok" } else { "refused" }, took);
         let event = match &outcome {
             Ok(_) if call.is_recorded => return outcome,
             // The record itself failed; a second try would have nothing else to say.

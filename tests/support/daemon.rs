@@ -51,12 +51,8 @@ impl Daemon {
     pub fn launch(mut command: Command, data_dir: &Path) -> Self {
         let log = data_dir.with_extension("log");
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .spawn()
-            .expect("the daemon starts");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(errors).spawn().expect("the daemon starts");
         let mut banner = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         while !banner.contains("\n  HTTP") {
