@@ -109,8 +109,9 @@ fn a_disabled_key_stops_the_next_attach_and_not_the_attached_disk() {
     assert_eq!(daemon.json(&["disk", "show", "db"])["Status"], "In_use");
     daemon.ok(&["disk", "detach", "db"]);
     let error = daemon.refused(&["disk", "attach", "db"]);
-    assert!(error.contains("Rejected.Disabled"), "{error}");
-    assert_eq!(daemon.events("AttachDisk")[0]["errorCode"], "Rejected.Disabled");
+    let published = "InvalidParameter.KMSKeyId.CMKNotEnabled";
+    assert!(error.contains(published), "{error}");
+    assert_eq!(daemon.events("AttachDisk")[0]["errorCode"], published);
     assert_eq!(daemon.events("Decrypt")[0]["errorCode"], "Rejected.Disabled");
     daemon.ok(&["key", "enable", &key]);
     daemon.ok(&["disk", "attach", "db"]);
@@ -118,7 +119,7 @@ fn a_disabled_key_stops_the_next_attach_and_not_the_attached_disk() {
     daemon.ok(&["key", "schedule-deletion", &key, "--days", "7"]);
     read(&daemon, "db", 6);
     daemon.ok(&["disk", "detach", "db"]);
-    assert!(daemon.refused(&["disk", "attach", "db"]).contains("Rejected.PendingDeletion"));
+    assert!(daemon.refused(&["disk", "attach", "db"]).contains("the key state is PendingDeletion"));
     daemon.ok(&["key", "cancel-deletion", &key]);
     daemon.cli(&["key", "enable", &key]);
     daemon.ok(&["disk", "attach", "db"]);

@@ -117,19 +117,7 @@ impl Disks {
         let Some(envelope) = &header.envelope else { return Ok(None) };
         let (ecs, context) = (self.as_ecs(caller), header.spec.encryption_context());
         let opened = self.parts.kms.decrypt(&ecs, &envelope.wrapped, &context);
-        let opened = opened.map_err(|error| match error {
-            // The tag cannot tell which of them was changed.
-            KmsError::InvalidParameter("CiphertextBlob") => ControlError::refused(
-                "DiskError",
-                403,
-                format!(
-                    "{}: the wrapped data key does not belong to this header: one of them was \
-                     changed. Put the right file back.",
-                    file.display()
-                ),
-            ),
-            other => other.into(),
-        })?;
+        let opened = opened.map_err(|error| unusable_key(error, file))?;
         header
             .check_unwrapped_by(&opened.key_id, &opened.key_version)
             .map_err(|error| ControlError::Layer { file: file.to_owned(), error })?;
@@ -233,6 +221,27 @@ impl Disks {
                 tracing::error!(disk = %disk_id, %error, "disk not closed cleanly");
             }
         }
+    }
+}
+
+/// What the KMS's refusal to unwrap means for a disk, in the words of ECS.
+fn unusable_key(error: KmsError, file: &Path) -> ControlError {
+    match error {
+        // The tag cannot tell which of them was changed.
+        KmsError::InvalidParameter("CiphertextBlob") => ControlError::refused(
+            "DiskError",
+            403,
+            format!(
+                "{}: the wrapped data key does not belong to this header: one of them was \
+                 changed. Put the right file back.",
+                file.display()
+            ),
+        ),
+        KmsError::Disabled | KmsError::PendingDeletion | KmsError::PendingImport => {
+            let message = format!("The CMK needs to be enabled. {}", error.message());
+            ControlError::refused("InvalidParameter.KMSKeyId.CMKNotEnabled", 403, message)
+        }
+        other => other.into(),
     }
 }
 
