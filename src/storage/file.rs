@@ -204,39 +204,32 @@ fn read_fully(
     into: &mut [u8],
     mut read: impl FnMut(u64, &mut [u8]) -> std::io::Result<usize>,
 ) -> Result<(), StorageError> {
-    let mut done = 0;
-    while done < into.len() {
-        match read(at.get() + done as u64, &mut into[done..]) {
-            Ok(0) => {
-                let missing = ByteCount::new((into.len() - done) as u64);
-                return Err(StorageError::Short {
-                    at: ByteOffset::new(at.get() + done as u64),
-                    missing,
-                });
-            }
-            Ok(count) => done += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+    move_fully(at, into.len(), |position, done| read(position, &mut into[done..]))
 }
 
-/// Repeats a write that was interrupted or cut short; one that makes no progress is an error.
+/// Repeats a write that was interrupted or cut short; one that makes no progress is
+/// [`StorageError::Short`].
 fn write_fully(
     at: ByteOffset,
     from: &[u8],
     mut write: impl FnMut(u64, &[u8]) -> std::io::Result<usize>,
 ) -> Result<(), StorageError> {
+    move_fully(at, from.len(), |position, done| write(position, &from[done..]))
+}
+
+/// Calls `step` with the position in the file and the bytes done until all `len` are.
+fn move_fully(
+    at: ByteOffset,
+    len: usize,
+    mut step: impl FnMut(u64, usize) -> std::io::Result<usize>,
+) -> Result<(), StorageError> {
     let mut done = 0;
-    while done < from.len() {
-        match write(at.get() + done as u64, &from[done..]) {
+    while done < len {
+        let position = at.get() + done as u64;
+        match step(position, done) {
             Ok(0) => {
-                let missing = ByteCount::new((from.len() - done) as u64);
-                return Err(StorageError::Short {
-                    at: ByteOffset::new(at.get() + done as u64),
-                    missing,
-                });
+                let missing = ByteCount::new((len - done) as u64);
+                return Err(StorageError::Short { at: ByteOffset::new(position), missing });
             }
             Ok(count) => done += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
