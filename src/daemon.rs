@@ -22,7 +22,7 @@ use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
 use crate::nbd::server::{Server, Settings};
-use crate::ram::Caller;
+use crate::ram::{Caller, Ram, RamParts};
 use crate::secret::{self, Protection};
 use crate::storage::store::FileStore;
 use crate::trail::Trail;
@@ -60,6 +60,7 @@ pub struct Ready {
 struct House {
     disks: Arc<Disks>,
     kms: Arc<Kms>,
+    ram: Arc<Ram>,
     trail: Arc<Trail>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -113,14 +114,27 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let root_key_created = may_create && !path.exists();
     let root = root::load_or_create(path, may_create, &*entropy)?;
     root::check_known(&*catalog, &root)?;
+    let is_new = catalog.root()?.is_none();
     let trail_key = root::trail_key(&root);
     let trail_dir = config.data_dir.join("trail");
     let trail = Trail::open(&trail_dir, trail_key, Arc::clone(&clock), Arc::clone(&entropy))?;
     let trail = Arc::new(trail);
     let account = Account { account_id: config.account_id.clone(), region: config.region.clone() };
+    let ram = Arc::new(Ram::new(RamParts {
+        catalog: Arc::clone(&catalog),
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
+        key: root::ram_key(&root),
+        account_id: config.account_id.clone(),
+    }));
+    if is_new {
+        // As if the owner had consented in the console: the role may be deleted and made again.
+        ram.grant_ecs_role()?;
+    }
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
+        ram: Arc::clone(&ram),
         root,
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
@@ -144,7 +158,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         protection: secret::protection(),
         recovery,
     };
-    let house = House { disks, kms, trail, clock, entropy, metrics, account, _lock: lock };
+    let house = House { disks, kms, ram, trail, clock, entropy, metrics, account, _lock: lock };
     Ok((house, ready))
 }
 
@@ -292,6 +306,7 @@ fn control_plane(house: &House, endpoints: Endpoints) -> Api {
     Api {
         disks: Arc::clone(&house.disks),
         kms: Arc::clone(&house.kms),
+        ram: Arc::clone(&house.ram),
         trail: Arc::clone(&house.trail),
         clock: Arc::clone(&house.clock),
         entropy: Arc::clone(&house.entropy),

@@ -18,7 +18,7 @@ use super::{Api, dispatch, refusal, status};
 use crate::clock::random_uuid;
 use crate::limits;
 use crate::metrics;
-use crate::ram::{Caller, Principal};
+use crate::ram::{Caller, Principal, Route};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
@@ -78,6 +78,7 @@ impl Control for Api {
             request_id,
             source: origin.source,
             user_agent: origin.user_agent,
+            route: Route::LOCAL,
         };
         let answered = handler(self, &caller, &call.parameters)
             .map_err(|error| refusal::record(self, call, &caller, error));

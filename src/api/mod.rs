@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Entropy};
 use crate::disk::Disks;
 use crate::kms::Kms;
+use crate::ram::Ram;
 use crate::trail::Trail;
 
 mod actiontrail;
@@ -66,6 +67,8 @@ pub struct Api {
     pub disks: Arc<Disks>,
     /// The keys.
     pub kms: Arc<Kms>,
+    /// Who may do what, and whose access keys are whose.
+    pub ram: Arc<Ram>,
     /// What happened.
     pub trail: Arc<Trail>,
     /// Time of day, and uptime: its monotonic time starts with the process.

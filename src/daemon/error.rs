@@ -7,6 +7,7 @@ use crate::catalog::CatalogError;
 use crate::disk::ControlError;
 use crate::kms::KmsError;
 use crate::kms::root::RootError;
+use crate::ram::RamError;
 use crate::trail::TrailError;
 
 /// What kept the daemon from starting.
@@ -45,6 +46,8 @@ pub enum DaemonError {
     Trail(TrailError),
     /// The KMS cannot be opened.
     Kms(KmsError),
+    /// The first role or access key cannot be made.
+    Ram(RamError),
     /// What the last run left behind could not be finished.
     Recovery(ControlError),
 }
@@ -69,6 +72,7 @@ impl fmt::Display for DaemonError {
             Self::Root(error) => write!(f, "{error}"),
             Self::Trail(error) => write!(f, "{error}"),
             Self::Kms(error) => write!(f, "{error}"),
+            Self::Ram(error) => write!(f, "{error}"),
             Self::Recovery(error) => write!(f, "recovery at start: {error}"),
         }
     }
@@ -97,6 +101,12 @@ impl From<TrailError> for DaemonError {
 impl From<KmsError> for DaemonError {
     fn from(error: KmsError) -> Self {
         Self::Kms(error)
+    }
+}
+
+impl From<RamError> for DaemonError {
+    fn from(error: RamError) -> Self {
+        Self::Ram(error)
     }
 }
 
