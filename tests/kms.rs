@@ -358,7 +358,8 @@ fn published(action: Action) -> &'static str {
         ScheduleKeyDeletion => "++-+",
         CancelKeyDeletion => "--+-",
         CreateAlias => "++-+",
-        UpdateAlias | UpdateKeyDescription | TagResource | UntagResource => "++=+",
+        UpdateAlias | UpdateKeyDescription | TagResource | UntagResource | TagResources
+        | UntagResources => "++=+",
         ImportKeyMaterial => "++-+",
         CreateKey
         | CreateServiceKey
@@ -370,6 +371,8 @@ fn published(action: Action) -> &'static str {
         | ListAliasesByKeyId
         | ListKeyVersions
         | DescribeKeyVersion
+        | ListResourceTags
+        | ListTagResources
         | GetParametersForImport
         | DeleteKeyMaterial => "++++",
     }
@@ -410,6 +413,10 @@ fn every_operation_in_every_state() {
         UpdateRotationPolicy,
         TagResource,
         UntagResource,
+        TagResources,
+        UntagResources,
+        ListResourceTags,
+        ListTagResources,
         GetParametersForImport,
         ImportKeyMaterial,
         DeleteKeyMaterial,

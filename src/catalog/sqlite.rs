@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use super::{
     AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, Gate, KeyRecord, KeyVersionRecord,
-    LayerRecord, Listed, Operation, Page, RootRecord,
+    LayerRecord, Listed, Operation, Page, RootRecord, TagFilter, TagRecord,
 };
 
 mod change;
@@ -155,6 +155,10 @@ impl Catalog for SqliteCatalog {
         page: Page,
     ) -> Result<Listed<AliasRecord>, CatalogError> {
         self.read(|reader| question::aliases(reader, key_id, page))
+    }
+
+    fn tags(&self, filter: &TagFilter, limit: u64) -> Result<Vec<TagRecord>, CatalogError> {
+        self.read(|reader| question::tags(reader, filter, limit))
     }
 
     fn disk(&self, disk_id: &str) -> Result<Option<DiskRecord>, CatalogError> {

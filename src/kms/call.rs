@@ -120,6 +120,11 @@ impl Kms {
         }
     }
 
+    /// Asks whether the caller may do this to a key that is there.
+    pub(super) fn allow_key(&self, call: &Call<'_>, key_id: &str) -> Result<(), KmsError> {
+        self.allow(call, &self.account.key_arn(key_id))
+    }
+
     /// Asks whether the caller may.
     pub(super) fn allow(&self, call: &Call<'_>, resource: &str) -> Result<(), KmsError> {
         let action = match call.action {
