@@ -144,6 +144,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         catalog,
         trail: Arc::clone(&trail),
         kms: Arc::clone(&kms),
+        ram: Arc::clone(&ram),
         store: Arc::new(FileStore::new(&layers)),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),

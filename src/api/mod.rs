@@ -31,6 +31,7 @@ mod ecs;
 pub mod error;
 mod http;
 mod kms;
+mod kms_tags;
 mod listen;
 mod own;
 mod refusal;
