@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::dispatch;
 use super::error::ApiError;
-use super::http::{Access, Control, Origin, Peer};
+use super::http::{Access, Asked, Control, Origin, Peer};
 use super::listen::{Accept, Bounds, serve};
 use super::rpc::{Call, Parameters, Wire};
 use crate::limits;
@@ -25,10 +25,11 @@ impl Control for Echo {
         Uuid::from_u128(7)
     }
 
-    fn answer(&self, call: &Call, origin: Origin) -> Result<Bytes, ApiError> {
+    fn answer(&self, asked: &Asked, origin: Origin) -> Result<Bytes, ApiError> {
+        let call = &asked.call;
         assert_ne!(call.action, "Panic", "this request is meant to fail");
         let note = call.parameters.text("Note").unwrap_or_default();
-        let said = json!({"Action": call.action, "Source": origin.source, "Note": note});
+        let said = json!({"Action": call.action, "Source": origin.peer.source, "Note": note});
         Ok(said.to_string().into())
     }
 
@@ -45,11 +46,19 @@ impl Control for Echo {
 struct Strangers(UnixListener);
 
 impl Accept for Strangers {
+    type Raw = UnixStream;
     type Stream = UnixStream;
 
     async fn next(&self) -> std::io::Result<(UnixStream, Peer)> {
         let (stream, peer) = self.0.next().await?;
         Ok((stream, Peer { access: Access::StatusOnly("who are you"), ..peer }))
+    }
+
+    fn open(
+        &self,
+        raw: UnixStream,
+    ) -> impl Future<Output = std::io::Result<UnixStream>> + Send + 'static {
+        self.0.open(raw)
     }
 }
 
