@@ -98,7 +98,8 @@ mod tests {
     #[test]
     fn lists_are_wrapped_twice() {
         let page = (Paging { number: 2, size: 10 }, 11, vec![Value::from("k")]);
-        let body = Answer::new().with_page("Keys", "Key", page).into_body(Uuid::nil(), "Do", Format::Json);
+        let body =
+            Answer::new().with_page("Keys", "Key", page).into_body(Uuid::nil(), "Do", Format::Json);
         let read: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(read["Keys"]["Key"][0], "k");
         assert_eq!((&read["PageNumber"], &read["TotalCount"]), (&2.into(), &11.into()));

@@ -85,7 +85,8 @@ fn elements(fields: &Map<String, Value>) -> String {
     text
 }
 
-/// A list becomes one element an entry, all of its name: `Keys.Key[]` is `<Keys><Key/><Key/></Keys>`.
+/// A list becomes one element an entry, all of its name: `Keys.Key[]` is
+/// `<Keys><Key/><Key/></Keys>`.
 fn element(text: &mut String, name: &str, value: &Value) {
     if let Value::Array(entries) = value {
         entries.iter().for_each(|entry| element(text, name, entry));

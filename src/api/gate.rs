@@ -9,28 +9,7 @@ use super::rpc::Product;
 use super::sign::nonces::{CLOCK_WINDOW, Freshness, NONCES_MAX, Nonces};
 use super::sign::{Message, SignError, Signature};
 use crate::clock::{Clock, Entropy, Timestamp};
-use crate::ram::Principal;
-use crate::secret::Secret;
-
-/// Where access keys are found.
-pub trait AccessKeys: Send + Sync {
-    /// What requests signed with access key `id` are checked with; `None` if there is no such key.
-    ///
-    /// # Errors
-    /// Whatever keeps us from knowing.
-    fn find(&self, id: &str) -> Result<Option<Arc<Credential>>, ApiError>;
-}
-
-/// What a signature is checked with, and who made it.
-#[derive(Debug)]
-pub struct Credential {
-    /// The access key's secret.
-    pub secret: Secret,
-    /// Whose access key it is.
-    pub principal: Principal,
-    /// Requests signed with an inactive one are refused.
-    pub is_active: bool,
-}
+use crate::ram::{Principal, Ram, RamError};
 
 /// Somebody who proved who they are.
 #[derive(Debug)]
@@ -41,7 +20,7 @@ pub(super) struct Admitted {
 
 /// Checks signatures. One for all listeners: a nonce used on one is used on all.
 pub struct Gate {
-    keys: Arc<dyn AccessKeys>,
+    ram: Arc<Ram>,
     clock: Arc<dyn Clock>,
     nonces: Mutex<Nonces>,
     rates: Mutex<Rates>,
@@ -52,13 +31,13 @@ pub struct Gate {
 impl Gate {
     /// A gate that lets each access key call `per_second` times in a second.
     pub fn new(
-        keys: Arc<dyn AccessKeys>,
+        ram: Arc<Ram>,
         (clock, entropy): (Arc<dyn Clock>, &dyn Entropy),
         per_second: u32,
     ) -> Self {
         let opened = Timestamp::from_unix_millis(clock.now().unix_seconds() * 1000);
         let nonces = Mutex::new(Nonces::new(entropy, NONCES_MAX));
-        Self { keys, clock, nonces, rates: Mutex::new(Rates::new(per_second)), opened }
+        Self { ram, clock, nonces, rates: Mutex::new(Rates::new(per_second)), opened }
     }
 
     /// Who signed `message`; `None` if nobody did. `product` tells in whose words to refuse.
@@ -72,7 +51,8 @@ impl Gate {
     ) -> Result<Option<Admitted>, ApiError> {
         let Some(signature) = Signature::find(message)? else { return Ok(None) };
         let id = signature.access_key_id();
-        let credential = self.keys.find(id)?.ok_or_else(unknown)?;
+        let credential = self.ram.access_key(id).map_err(|error| unreadable(id, &error))?;
+        let credential = credential.ok_or_else(unknown)?;
         signature.verify(message, &credential.secret)?;
         if !credential.is_active {
             return Err(inactive(product));
@@ -139,6 +119,12 @@ fn incomplete(why: &'static str) -> ApiError {
 
 fn unknown() -> ApiError {
     ApiError::new(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
+}
+
+fn unreadable(id: &str, error: &RamError) -> ApiError {
+    tracing::error!(access_key = id, %error, "an access key cannot be read");
+    ApiError::new(500, "InternalFailure", "The access key cannot be read.")
+        .recommending("see the daemon's log")
 }
 
 /// The products name it apart.

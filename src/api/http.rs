@@ -23,7 +23,7 @@ use super::{Api, dispatch, refusal, status};
 use crate::clock::random_uuid;
 use crate::limits;
 use crate::metrics;
-use crate::ram::{Caller, Principal};
+use crate::ram::{Caller, Principal, Route};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 /// Header that names the request in every answer, as the cloud's gateway does.
@@ -89,7 +89,8 @@ impl Asked {
     /// Runs `work` on what was signed.
     fn with_message<T>(&self, work: impl FnOnce(&Message<'_>) -> T) -> T {
         let fields = self.head.headers.iter();
-        let headers: Vec<_> = fields.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        let headers: Vec<_> =
+            fields.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         work(&Message {
             method: self.head.method.as_str(),
             query: self.head.uri.query().unwrap_or_default(),
@@ -103,12 +104,14 @@ impl Api {
     fn caller(&self, asked: &Asked, origin: Origin) -> Result<Caller, ApiError> {
         let product = asked.call.product;
         let admitted = asked.with_message(|message| self.gate.admit(message, product))?;
-        let principal = match (admitted, origin.peer.access) {
-            (Some(Admitted { principal, .. }), _) => principal,
-            (None, Access::Owner) => Principal::Root { account: self.account_id.clone() },
+        let (principal, access_key_id) = match (admitted, origin.peer.access) {
+            (Some(Admitted { principal, access_key_id }), _) => (principal, Some(access_key_id)),
+            (None, Access::Owner) => (Principal::Root { account: self.account_id.clone() }, None),
             (None, _) => return Err(gate::unsigned()),
         };
+        let (address, is_secure) = (origin.peer.address, origin.peer.is_secure);
         Ok(Caller {
+            route: Route { access_key_id, address, is_secure },
             principal,
             request_id: origin.request_id,
             source: origin.peer.source.clone(),
@@ -163,9 +166,7 @@ pub(super) async fn handle(
             let health = blocking(move || Ok(control.health().to_string().into())).await;
             (health, json, json.content_type())
         }
-        "/metrics" if is_read => {
-            (blocking(move || Ok(control.metrics().into())).await, json, TEXT)
-        }
+        "/metrics" if is_read => (blocking(move || Ok(control.metrics().into())).await, json, TEXT),
         "/" => {
             let (answered, format) = call(request, control, origin, body_timeout).await;
             (answered, format, format.content_type())

@@ -79,8 +79,12 @@ pub(super) trait Accept {
 
     fn next(&self) -> impl Future<Output = io::Result<(Self::Raw, Peer)>> + Send;
 
-    /// What must be done before HTTP: runs beside other connections, for as long as a head may take.
-    fn open(&self, raw: Self::Raw) -> impl Future<Output = io::Result<Self::Stream>> + Send + 'static;
+    /// What must be done before HTTP: runs beside other connections, for as long as a head may
+    /// take.
+    fn open(
+        &self,
+        raw: Self::Raw,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send + 'static;
 }
 
 impl Accept for UnixListener {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Entropy};
 use crate::disk::Disks;
 use crate::kms::Kms;
+use crate::ram::Ram;
 use crate::trail::Trail;
 
 mod actiontrail;
@@ -46,7 +47,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use gate::{AccessKeys, Credential, Gate};
+pub use gate::Gate;
 pub use listen::{serve_http, serve_https, serve_unix};
 pub use tls::{Tls, TlsError};
 
@@ -77,6 +78,8 @@ pub struct Api {
     pub disks: Arc<Disks>,
     /// The keys.
     pub kms: Arc<Kms>,
+    /// Who may do what, and whose access keys are whose.
+    pub ram: Arc<Ram>,
     /// What happened.
     pub trail: Arc<Trail>,
     /// Who signed a request.

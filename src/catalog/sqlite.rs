@@ -23,6 +23,7 @@ use super::{
 
 mod change;
 mod question;
+mod ram;
 mod row;
 
 /// Format of the tables below; a file with a greater one is refused.
@@ -117,6 +118,7 @@ impl Catalog for SqliteCatalog {
         for operation in operations {
             change::make(&transaction, operation).map_err(|refusal| match refusal {
                 change::Refusal::NotFound => CatalogError::NotFound,
+                change::Refusal::Referenced => CatalogError::Referenced,
                 change::Refusal::Changed => CatalogError::Changed,
                 change::Refusal::Sqlite(error) => self.change_error(error),
             })?;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::root::RootError;
 use crate::catalog::CatalogError;
+use crate::ram::RamError;
 use crate::trail::TrailError;
 
 /// A refusal or a failure. Says nothing of key material, and of a ciphertext only that it is not
@@ -53,6 +54,8 @@ pub enum KmsError {
     },
     /// The root key does not fit the catalog.
     Root(RootError),
+    /// Whether the caller may cannot be told.
+    Ram(RamError),
 }
 
 impl KmsError {
@@ -137,7 +140,7 @@ impl KmsError {
                 503,
                 "Service unavailable temporarily: the operation could not be recorded.",
             ),
-            Self::Catalog(_) | Self::DamagedMaterial { .. } | Self::Root(_) => {
+            Self::Catalog(_) | Self::DamagedMaterial { .. } | Self::Root(_) | Self::Ram(_) => {
                 ("InternalFailure", 500, "Internal failure.")
             }
         }
@@ -156,6 +159,7 @@ impl fmt::Display for KmsError {
                 "the stored material of key version {version_id} is damaged; restore the catalog"
             ),
             Self::Root(error) => write!(f, "{error}"),
+            Self::Ram(error) => write!(f, "{error}"),
             other => f.write_str(&other.message()),
         }
     }
@@ -167,6 +171,7 @@ impl std::error::Error for KmsError {
             Self::Unrecorded(error) => Some(error),
             Self::Catalog(error) => Some(error),
             Self::Root(error) => Some(error),
+            Self::Ram(error) => Some(error),
             _ => None,
         }
     }

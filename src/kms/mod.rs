@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use crate::catalog::{Catalog, KeyRecord, KeyVersionRecord};
 use crate::clock::{Clock, Entropy};
 use crate::crypto::kdf::hkdf_sha256;
+use crate::ram::Ram;
 use crate::secret::Secret;
 use crate::trail::Trail;
 
@@ -70,6 +71,8 @@ pub struct KmsParts {
     pub catalog: Arc<dyn Catalog>,
     /// Where every call is recorded.
     pub trail: Arc<Trail>,
+    /// Who may do what.
+    pub ram: Arc<Ram>,
     /// The root key, as [`root::load_or_create`] gives it.
     pub root: Secret,
     /// The time.
@@ -84,6 +87,7 @@ pub struct KmsParts {
 pub struct Kms {
     catalog: Arc<dyn Catalog>,
     trail: Arc<Trail>,
+    ram: Arc<Ram>,
     material_key: Secret,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -99,10 +103,19 @@ impl Kms {
     /// # Errors
     /// [`KmsError::Root`] says whether the root key is another one or its record is damaged.
     pub fn open(parts: KmsParts) -> Result<Self, KmsError> {
-        let KmsParts { catalog, trail, root, clock, entropy, account } = parts;
+        let KmsParts { catalog, trail, ram, root, clock, entropy, account } = parts;
         root::check_or_adopt(catalog.as_ref(), &root, entropy.as_ref())?;
         let material_key = hkdf_sha256(&root, b"sealdisk/kms/material/v1", 32);
-        Ok(Self { catalog, trail, material_key, clock, entropy, account, changes: Mutex::new(()) })
+        Ok(Self {
+            catalog,
+            trail,
+            ram,
+            material_key,
+            clock,
+            entropy,
+            account,
+            changes: Mutex::new(()),
+        })
     }
 
     /// Whose keys these are.

@@ -2,12 +2,13 @@
 
 use rusqlite::{Connection, params, params_from_iter};
 
-use super::row;
+use super::{ram, row};
 use crate::catalog::{DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord, Operation};
 
 /// Why an operation was not made.
 pub(super) enum Refusal {
     NotFound,
+    Referenced,
     Changed,
     Sqlite(rusqlite::Error),
 }
@@ -54,6 +55,7 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
             "INSERT INTO root (only, provider, root_key_id, canary) VALUES (1, ?1, ?2, ?3)",
             params![root.provider, root.root_key_id, root.canary],
         )?),
+        Operation::Ram(operation) => ram::make(connection, operation),
     }
 }
 
@@ -137,6 +139,6 @@ fn update_disk(
     Err(if there { Refusal::Changed } else { Refusal::NotFound })
 }
 
-fn one(rows: usize) -> Result<(), Refusal> {
+pub(super) fn one(rows: usize) -> Result<(), Refusal> {
     if rows == 1 { Ok(()) } else { Err(Refusal::NotFound) }
 }
