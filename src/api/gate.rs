@@ -13,9 +13,11 @@ use crate::ram::{Principal, Ram, RamError};
 
 /// Somebody who proved who they are.
 #[derive(Debug)]
-pub(super) struct Admitted {
-    pub(super) principal: Principal,
-    pub(super) access_key_id: String,
+pub struct Admitted {
+    /// Who.
+    pub principal: Principal,
+    /// By which access key.
+    pub access_key_id: String,
 }
 
 /// Checks signatures. One for all listeners: a nonce used on one is used on all.
@@ -44,7 +46,7 @@ impl Gate {
     ///
     /// # Errors
     /// The published refusals.
-    pub(super) fn admit(
+    pub fn admit(
         &self,
         message: &Message<'_>,
         product: Product,

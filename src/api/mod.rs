@@ -47,7 +47,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use gate::Gate;
+pub use gate::{Admitted, Gate};
 pub use listen::{serve_http, serve_https, serve_unix};
 pub use tls::{Tls, TlsError};
 
