@@ -11,7 +11,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 
-use crate::api::{self, Api, Endpoints};
+use crate::api::{Api, Endpoints, Gate};
 use crate::catalog::Catalog;
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
@@ -28,9 +28,12 @@ use crate::storage::store::FileStore;
 use crate::trail::Trail;
 
 mod error;
+mod faces;
 mod process;
 
 pub use error::DaemonError;
+use faces::Faces;
+use process::Wish;
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
@@ -170,6 +173,7 @@ fn configured(config: &Config) -> Endpoints {
         nbd_tcp: config.nbd.tcp,
         api_unix: config.api.unix.clone(),
         http: config.api.http,
+        https: config.api.https.as_ref().map(|https| https.address),
     }
 }
 
@@ -248,30 +252,18 @@ async fn serve_control_plane(
     (ready, announce): (&mut Ready, &mut dyn FnMut(&Ready)),
     signals: &mut process::Signals,
 ) -> Result<(), DaemonError> {
-    let unix = bind_unix(&config.api.unix)?;
-    unix.set_nonblocking(true).map_err(DaemonError::Start)?;
-    let unix = tokio::net::UnixListener::from_std(unix).map_err(DaemonError::Start)?;
-    let http = match config.api.http {
-        None => None,
-        Some(address) => {
-            let listener = bind_tcp(address)?;
-            ready.endpoints.http = listener.local_addr().ok();
-            listener.set_nonblocking(true).map_err(DaemonError::Start)?;
-            Some(tokio::net::TcpListener::from_std(listener).map_err(DaemonError::Start)?)
-        }
-    };
-    let api = Arc::new(control_plane(house, ready.endpoints.clone()));
+    let faces = Faces::bind(config, &mut ready.endpoints)?;
+    let tls = faces.tls();
+    let api = Arc::new(control_plane(config, house, ready.endpoints.clone()));
     let (stop, stopped) = watch::channel(false);
-    let mut faces = tokio::task::JoinSet::new();
-    faces.spawn(api::serve_unix(unix, Arc::clone(&api), stopped.clone()));
-    if let Some(listener) = http {
-        faces.spawn(api::serve_tcp(listener, api, stopped));
-    }
+    let mut faces = faces.serve(&api, &stopped);
     let mut timers = tokio::task::JoinSet::new();
     timers.spawn(fold_metrics(house.metrics.clone()));
     timers.spawn(destroy_due_keys(Arc::clone(&house.kms)));
     announce(ready);
-    signals.wait().await;
+    while signals.wait().await == Wish::Reload {
+        faces::reload(tls.as_deref());
+    }
     // Nobody left to tell is as good as told.
     let _ = stop.send(true);
     while faces.join_next().await.is_some() {}
@@ -302,11 +294,13 @@ async fn destroy_due_keys(kms: Arc<Kms>) {
     }
 }
 
-fn control_plane(house: &House, endpoints: Endpoints) -> Api {
+fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
+    let world = (Arc::clone(&house.clock), house.entropy.as_ref());
     let (disks, metrics) = (Arc::clone(&house.disks), house.metrics.clone());
     Api {
         disks: Arc::clone(&house.disks),
         kms: Arc::clone(&house.kms),
+        gate: Gate::new(Arc::clone(&house.ram), world, config.api.requests_per_second),
         ram: Arc::clone(&house.ram),
         trail: Arc::clone(&house.trail),
         clock: Arc::clone(&house.clock),

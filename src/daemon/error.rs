@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::api::TlsError;
 use crate::catalog::CatalogError;
 use crate::disk::ControlError;
 use crate::kms::KmsError;
@@ -34,6 +35,8 @@ pub enum DaemonError {
         /// The system's word.
         error: std::io::Error,
     },
+    /// Certificate and key cannot be used.
+    Tls(TlsError),
     /// The operating system gave no thread, timer or limit.
     Start(std::io::Error),
     /// The metrics recorder could not be set up.
@@ -66,6 +69,7 @@ impl fmt::Display for DaemonError {
                 write!(f, "cannot listen on {place}: something else does; choose another or `off`")
             }
             Self::Listen { place, error } => write!(f, "cannot listen on {place}: {error}"),
+            Self::Tls(error) => write!(f, "api.https: {error}"),
             Self::Start(error) => write!(f, "cannot start: {error}"),
             Self::Metrics(error) => write!(f, "cannot set up metrics: {error}"),
             Self::Catalog(error) => write!(f, "{error}"),
@@ -83,6 +87,12 @@ impl std::error::Error for DaemonError {}
 impl From<CatalogError> for DaemonError {
     fn from(error: CatalogError) -> Self {
         Self::Catalog(error)
+    }
+}
+
+impl From<TlsError> for DaemonError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 
