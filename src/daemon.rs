@@ -15,7 +15,7 @@ use crate::api::{Api, Endpoints, Gate};
 use crate::catalog::Catalog;
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
-use crate::config::{Config, RootKey};
+use crate::config::{Config, Mode, RootKey};
 use crate::disk::{Disks, DisksParts, Recovery};
 use crate::kms::{Account, Kms, KmsParts, root};
 use crate::limits;
@@ -27,6 +27,7 @@ use crate::secret::{self, Protection};
 use crate::storage::store::FileStore;
 use crate::trail::Trail;
 
+mod access_key;
 mod error;
 mod faces;
 mod process;
@@ -53,6 +54,8 @@ pub struct Ready {
     pub root_key: PathBuf,
     /// It was made just now.
     pub root_key_created: bool,
+    /// File that tells the owner's access key; in development alone.
+    pub access_key: Option<PathBuf>,
     /// How well keys in memory are kept.
     pub protection: Protection,
     /// What the last run left behind.
@@ -134,6 +137,8 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         // As if the owner had consented in the console: the role may be deleted and made again.
         ram.grant_ecs_role()?;
     }
+    let caller = Caller::system(random_uuid(&*entropy));
+    let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
@@ -147,22 +152,38 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         catalog,
         trail: Arc::clone(&trail),
         kms: Arc::clone(&kms),
+        ram: Arc::clone(&ram),
         store: Arc::new(FileStore::new(&layers)),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
         account: account.clone(),
     }));
-    let recovery = disks.recover(&Caller::system(random_uuid(&*entropy)))?;
+    let recovery = disks.recover(&caller)?;
     report(&recovery);
     let ready = Ready {
         endpoints: configured(config),
         root_key: path.clone(),
         root_key_created,
+        access_key,
         protection: secret::protection(),
         recovery,
     };
     let house = House { disks, kms, ram, trail, clock, entropy, metrics, account, _lock: lock };
     Ok((house, ready))
+}
+
+/// In production the owner makes access keys over the unix socket, and nothing writes them down.
+fn first_access_key(
+    config: &Config,
+    (ram, trail): (&Ram, &Trail),
+    caller: &Caller,
+) -> Result<Option<PathBuf>, DaemonError> {
+    match config.mode {
+        Mode::Development => {
+            access_key::write_first((ram, trail, &config.region), caller, &config.data_dir)
+        }
+        Mode::Production => Ok(None),
+    }
 }
 
 fn configured(config: &Config) -> Endpoints {

@@ -19,8 +19,8 @@ use sealdisk::clock::{Clock, ManualClock, SeededEntropy, Timestamp};
 use sealdisk::kms::context::Context;
 use sealdisk::kms::root::{RootError, load_or_create};
 use sealdisk::kms::{
-    Account, Action, CreateKey, ECS_KEY_ALIAS, KeyFilter, Kms, KmsError, KmsParts, Paging, blob,
-    state,
+    Account, Action, CreateKey, DISK_CONSENT_TAG, ECS_KEY_ALIAS, KeyFilter, Kms, KmsError,
+    KmsParts, Paging, blob, state,
 };
 use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
@@ -372,7 +372,8 @@ fn published(action: Action) -> &'static str {
         ScheduleKeyDeletion => "++-+",
         CancelKeyDeletion => "--+-",
         CreateAlias => "++-+",
-        UpdateAlias | UpdateKeyDescription | TagResource | UntagResource => "++=+",
+        UpdateAlias | UpdateKeyDescription | TagResource | UntagResource | TagResources
+        | UntagResources => "++=+",
         ImportKeyMaterial => "++-+",
         CreateKey
         | CreateServiceKey
@@ -384,6 +385,8 @@ fn published(action: Action) -> &'static str {
         | ListAliasesByKeyId
         | ListKeyVersions
         | DescribeKeyVersion
+        | ListResourceTags
+        | ListTagResources
         | GetParametersForImport
         | DeleteKeyMaterial => "++++",
     }
@@ -424,6 +427,10 @@ fn every_operation_in_every_state() {
         UpdateRotationPolicy,
         TagResource,
         UntagResource,
+        TagResources,
+        UntagResources,
+        ListResourceTags,
+        ListTagResources,
         GetParametersForImport,
         ImportKeyMaterial,
         DeleteKeyMaterial,
@@ -835,6 +842,10 @@ fn strangers_are_told_nothing() {
 fn the_disk_service_uses_customer_keys_through_its_role() {
     let house = House::new();
     let (kms, id) = (&house.kms, house.key());
+    let untagged = kms.generate_data_key(&ecs(), &id, 64, &none());
+    refused(untagged, "Forbidden.NoPermission", 403);
+    let consent = (DISK_CONSENT_TAG.to_owned(), "True".to_owned());
+    kms.tag(&root(), Action::TagResource, &[&id], &[consent]).unwrap();
     let made = kms.generate_data_key(&ecs(), &id, 64, &none()).unwrap();
     let event = house.last_event();
     assert_eq!(event["userIdentity"]["type"], "assumed-role");

@@ -15,7 +15,7 @@ pub mod sqlite;
 
 pub use record::{
     AliasRecord, DiskRecord, DiskStatus, KeyRecord, KeyState, KeyVersionRecord, LayerRecord,
-    RootRecord,
+    RootRecord, TagRecord, TaggedType,
 };
 
 /// One step of a change.
@@ -27,7 +27,7 @@ pub enum Operation {
     UpdateKey(KeyRecord),
     /// A further version of a key.
     InsertKeyVersion(KeyVersionRecord),
-    /// Removes a key, its versions and its aliases.
+    /// Removes a key, its versions, its aliases and its tags.
     DeleteKey(String),
     /// A new alias.
     InsertAlias(AliasRecord),
@@ -35,6 +35,18 @@ pub enum Operation {
     UpdateAlias(AliasRecord),
     /// Removes an alias by name.
     DeleteAlias(String),
+    /// Puts a tag on a thing; replaces one of the same name. Whether the thing is there is the
+    /// caller's to know.
+    PutTag(TagRecord),
+    /// Takes the tag of this name off a thing; no failure if there is none.
+    DeleteTag {
+        /// What it is on.
+        resource_type: TaggedType,
+        /// Id of what it is on.
+        resource_id: String,
+        /// Its name.
+        key: String,
+    },
     /// A new disk and its layers, in status `Creating`.
     InsertDisk(DiskRecord, Vec<LayerRecord>),
     /// Replaces the mutable fields of a disk if its status and epoch still are what the caller saw;
@@ -70,6 +82,26 @@ pub struct DiskFilter {
     pub kms_key_id: Option<String>,
     /// Attached to this instance.
     pub instance_id: Option<String>,
+}
+
+/// A question about tags: all conditions must hold; what is empty asks nothing.
+#[derive(Clone, Debug)]
+pub struct TagFilter {
+    /// On things of this type.
+    pub resource_type: TaggedType,
+    /// On any of these things.
+    pub ids: Vec<String>,
+    /// On things that have all of these tags (any value where there is none); only these are given.
+    pub tags: Vec<(String, Option<String>)>,
+    /// Only what follows this thing's id and tag's name, to go on where a page ended.
+    pub after: Option<(String, String)>,
+}
+
+impl TagFilter {
+    /// The tags of one thing.
+    pub fn of(resource_type: TaggedType, id: &str) -> Self {
+        Self { resource_type, ids: vec![id.to_owned()], tags: Vec::new(), after: None }
+    }
 }
 
 /// Which part of a list: `offset` entries are left out, at most `limit` follow.
@@ -179,6 +211,9 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
         key_id: Option<&str>,
         page: Page,
     ) -> Result<Listed<AliasRecord>, CatalogError>;
+
+    /// The first `limit` tags that meet `filter`, by thing and name.
+    fn tags(&self, filter: &TagFilter, limit: u64) -> Result<Vec<TagRecord>, CatalogError>;
 
     /// The disk with this id, whatever its status.
     fn disk(&self, disk_id: &str) -> Result<Option<DiskRecord>, CatalogError>;

@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use super::{
     AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, Gate, KeyRecord, KeyVersionRecord,
-    LayerRecord, Listed, Operation, Page, RootRecord,
+    LayerRecord, Listed, Operation, Page, RootRecord, TagFilter, TagRecord,
 };
 
 mod change;
@@ -159,6 +159,10 @@ impl Catalog for SqliteCatalog {
         self.read(|reader| question::aliases(reader, key_id, page))
     }
 
+    fn tags(&self, filter: &TagFilter, limit: u64) -> Result<Vec<TagRecord>, CatalogError> {
+        self.read(|reader| question::tags(reader, filter, limit))
+    }
+
     fn disk(&self, disk_id: &str) -> Result<Option<DiskRecord>, CatalogError> {
         self.read(|reader| question::disk(reader, disk_id))
     }
@@ -288,6 +292,12 @@ fn check_integrity(path: &Path, writer: &Connection) -> Result<(), CatalogError>
 }
 
 fn failure(path: &Path, doing: &'static str, cause: Cause) -> CatalogError {
+    let cause = match cause {
+        Cause::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            Cause::Damaged(error.to_string())
+        }
+        other => other,
+    };
     CatalogError::Database(Box::new(SqliteError { path: path.to_owned(), doing, cause }))
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::endpoint::Endpoint;
 use super::output::Form;
+use super::ram::arguments::{PolicyCommand, RoleCommand, UserCommand};
 use crate::config::quantity::{QuantityError, parse_size, parse_span};
 use crate::config::{AddressError, parse_listen_address};
 use crate::units::ByteCount;
@@ -60,6 +61,24 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: AliasCommand,
+    },
+    /// Manage users and their access keys
+    User {
+        /// What to do.
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Manage the roles that services take on
+    Role {
+        /// What to do.
+        #[command(subcommand)]
+        command: RoleCommand,
+    },
+    /// Manage who may do what
+    Policy {
+        /// What to do.
+        #[command(subcommand)]
+        command: PolicyCommand,
     },
     /// Look into layer files, without a daemon
     Layer {

@@ -120,19 +120,40 @@ impl Kms {
         }
     }
 
+    /// Asks whether the caller may do this to a key that is there; its tags are among the
+    /// conditions.
+    pub(super) fn allow_key(&self, call: &Call<'_>, key_id: &str) -> Result<(), KmsError> {
+        let key_tags = match call.caller.principal {
+            // Theirs is everything, or nothing, whatever the tags.
+            Principal::Root { .. } | Principal::System => Vec::new(),
+            _ => self.key_tags(key_id)?.into_iter().collect(),
+        };
+        let conditions = Conditions {
+            key_tags,
+            is_service_key: call.is_on_service_key,
+            ..Conditions::of(call.caller)
+        };
+        self.decide(call, &self.account.key_arn(key_id), &conditions)
+    }
+
     /// Asks whether the caller may.
     pub(super) fn allow(&self, call: &Call<'_>, resource: &str) -> Result<(), KmsError> {
+        let conditions =
+            Conditions { is_service_key: call.is_on_service_key, ..Conditions::of(call.caller) };
+        self.decide(call, resource, &conditions)
+    }
+
+    fn decide(
+        &self,
+        call: &Call<'_>,
+        resource: &str,
+        conditions: &Conditions,
+    ) -> Result<(), KmsError> {
         let action = match call.action {
             Action::CreateServiceKey => "kms:CreateServiceKey".to_owned(),
             action => format!("kms:{}", action.as_str()),
         };
-        let conditions = Conditions {
-            is_service_key: call.is_on_service_key,
-            // Keys have no tags yet: each counts as one that its owner lets the disk service use.
-            key_tags: vec![("acs:ecs:disk-encryption".into(), "true".into())],
-            ..Conditions::of(call.caller)
-        };
-        let decision = self.ram.decide(&call.caller.principal, &action, resource, &conditions)?;
+        let decision = self.ram.decide(&call.caller.principal, &action, resource, conditions)?;
         if decision.is_allowed() { Ok(()) } else { Err(KmsError::NoPermission) }
     }
 

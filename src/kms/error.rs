@@ -17,6 +17,8 @@ pub enum KmsError {
     KeyVersionNotFound,
     /// No alias of this name.
     AliasNotFound,
+    /// No thing of this id that could be tagged.
+    ResourceNotFound,
     /// The caller may not do this.
     NoPermission,
     /// This parameter is required.
@@ -91,6 +93,9 @@ impl KmsError {
             }
             Self::AliasNotFound => {
                 ("Forbidden.AliasNotFound", 404, "The specified Alias is not found.")
+            }
+            Self::ResourceNotFound => {
+                ("Forbidden.ResourceNotFound", 404, "The specified Resource is not found.")
             }
             Self::NoPermission => {
                 ("Forbidden.NoPermission", 403, "This operation is forbidden by permission system.")

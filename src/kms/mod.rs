@@ -30,6 +30,7 @@ mod resolve;
 pub mod root;
 mod service;
 pub mod state;
+mod tags;
 mod versions;
 
 pub use call::Paging;
@@ -39,6 +40,7 @@ pub use filter::KeyFilter;
 pub use keys::{CreateKey, DELETION_WINDOW_DAYS};
 pub use service::{ECS_CREATOR, ECS_KEY_ALIAS, is_service_key};
 pub use state::Action;
+pub use tags::{DISK_CONSENT_TAG, TagPage, TagQuery, Untag};
 
 /// Whose keys these are, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]

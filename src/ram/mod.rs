@@ -29,6 +29,8 @@ mod document;
 mod error;
 mod grants;
 mod key_policy;
+mod names;
+mod policies;
 mod policy;
 mod roles;
 mod system;
@@ -41,10 +43,16 @@ pub use condition::{Circumstances, Conditions};
 pub use decision::Decision;
 pub use error::{Entity, RamError};
 pub use key_policy::{KEY_POLICY_BYTES_MAX, KeyPolicy, TRUST_POLICY_BYTES_MAX, TrustPolicy};
+pub use policies::{ATTACHED_MAX, HolderName, POLICIES_MAX, PolicyView};
 pub use policy::{NAME_BYTES_MAX, POLICY_BYTES_MAX, Policy, PolicyError};
+pub use roles::{CreateRole, ROLES_MAX, SESSION_SECONDS, SESSION_SECONDS_DEFAULT};
 pub use system::{
     ECS_ROLE, ECS_ROLE_POLICY, ECS_SERVICE, SYSTEM_POLICIES, SystemPolicy, system_policy,
 };
+pub use users::{CreateUser, Part, USERS_MAX};
+
+/// What the ids of users begin with.
+const USER_ID_DIGIT: char = '2';
 
 /// What the ids of roles begin with.
 const ROLE_ID_DIGIT: char = '3';

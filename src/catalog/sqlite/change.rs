@@ -3,7 +3,9 @@
 use rusqlite::{Connection, params, params_from_iter};
 
 use super::{ram, row};
-use crate::catalog::{DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord, Operation};
+use crate::catalog::{
+    DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord, Operation, TaggedType,
+};
 
 /// Why an operation was not made.
 pub(super) enum Refusal {
@@ -28,6 +30,10 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         Operation::UpdateKey(key) => update_key(connection, key),
         Operation::InsertKeyVersion(version) => insert_version(connection, version),
         Operation::DeleteKey(key_id) => {
+            connection.execute(
+                "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2",
+                [TaggedType::Key.as_str(), key_id],
+            )?;
             one(connection.execute("DELETE FROM kms_key WHERE key_id = ?1", [key_id])?)
         }
         Operation::InsertAlias(alias) => one(connection.execute(
@@ -40,6 +46,18 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         )?),
         Operation::DeleteAlias(name) => {
             one(connection.execute("DELETE FROM alias WHERE name = ?1", [name])?)
+        }
+        Operation::PutTag(tag) => one(connection.execute(
+            "INSERT INTO tag (resource_type, resource_id, key, value) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO UPDATE SET value = excluded.value",
+            params![tag.resource_type.as_str(), tag.resource_id, tag.key, tag.value],
+        )?),
+        Operation::DeleteTag { resource_type, resource_id, key } => {
+            connection.execute(
+                "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2 AND key = ?3",
+                [resource_type.as_str(), resource_id, key],
+            )?;
+            Ok(())
         }
         Operation::InsertDisk(disk, layers) => {
             insert_disk(connection, disk)?;

@@ -36,6 +36,14 @@ CREATE TABLE alias (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX alias_by_key ON alias (key_id);
 
+CREATE TABLE tag (
+    resource_type   TEXT NOT NULL,
+    resource_id     TEXT NOT NULL,
+    key             TEXT NOT NULL,
+    value           TEXT NOT NULL,
+    PRIMARY KEY (resource_type, resource_id, key)
+) STRICT, WITHOUT ROWID;
+
 -- A disk outlives its KMS key (and is unreadable then), so it does not reference it.
 CREATE TABLE disk (
     number          INTEGER PRIMARY KEY AUTOINCREMENT,
