@@ -5,7 +5,7 @@
 //! http.rs    bytes -> request, answer -> bytes     limits, timeouts, who may ask what
 //! rpc.rs     query + form + headers -> Call        pure, fuzzed
 //! dispatch.rs (version, action) -> handler         one table
-//! kms.rs ecs.rs actiontrail.rs own.rs              one small function an action
+//! kms*.rs ecs.rs actiontrail.rs own.rs             one small function an action
 //! error.rs   domain error -> published code        the only such table
 //! ```
 //!
@@ -30,7 +30,10 @@ mod ecs;
 pub mod error;
 mod http;
 mod kms;
+mod kms_account;
+mod kms_import;
 mod kms_tags;
+mod kms_use;
 mod listen;
 mod own;
 mod refusal;

@@ -49,6 +49,7 @@ pub(super) struct Call<'a> {
     request: Vec<(&'static str, Value)>,
     response: Vec<(&'static str, Value)>,
     resources: Vec<(ResourceType, String)>,
+    permission: Option<&'static str>,
     is_recorded: bool,
 }
 
@@ -72,6 +73,11 @@ impl Call<'_> {
         self.acting = ServiceActsAs::Itself;
     }
 
+    /// From here on the caller needs this permission, not one that is called like the action.
+    pub(super) const fn ask_for(&mut self, permission: &'static str) {
+        self.permission = Some(permission);
+    }
+
     /// Nothing happened that would be worth a record.
     pub(super) const fn needs_no_record(&mut self) {
         self.is_recorded = true;
@@ -93,6 +99,7 @@ impl Kms {
             request: Vec::new(),
             response: Vec::new(),
             resources: Vec::new(),
+            permission: None,
             is_recorded: false,
         };
         let begun = self.clock.monotonic();
@@ -129,7 +136,7 @@ impl Kms {
     pub(super) fn allow(&self, call: &Call<'_>, resource: &str) -> Result<(), KmsError> {
         let action = match call.action {
             Action::CreateServiceKey => "kms:CreateServiceKey".to_owned(),
-            action => format!("kms:{}", action.as_str()),
+            action => format!("kms:{}", call.permission.unwrap_or(action.as_str())),
         };
         if decide(&call.caller.principal, &action, resource).is_allowed() {
             Ok(())
