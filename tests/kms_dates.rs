@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealdisk::catalog::sqlite::SqliteCatalog;
-use sealdisk::catalog::{Catalog, KeyRecord, KeyState, Page};
+use sealdisk::catalog::{Catalog, KeyRecord, KeyState, Operation, Page};
 use sealdisk::clock::{Clock, ManualClock, SeededEntropy, Timestamp};
-use sealdisk::crypto::asymmetric::{Padding, encrypt};
+use sealdisk::crypto::asymmetric::{Padding, Signing, encrypt, verify};
 use sealdisk::kms::context::Context;
 use sealdisk::kms::{
-    Account, CreateKey, Import, Kms, KmsError, KmsParts, Paging, Rotation, Source, root,
+    Account, CreateKey, Import, Kms, KmsError, KmsParts, Paging, Pair, Rotation, Source, root,
 };
 use sealdisk::ram::{Caller, Principal};
 use sealdisk::secret::Secret;
@@ -357,4 +357,43 @@ fn a_protected_key_is_not_scheduled_for_deletion() {
     attempt().unwrap();
     let late = house.kms.set_deletion_protection(&owner(), &id, true, None);
     refused(late, "Rejected.PendingDeletion");
+}
+
+#[test]
+fn what_the_first_release_stored_is_still_used() {
+    // The files were made by another implementation of the formats.
+    const ID: &str = "0b9c1d2e-3f40-4a5b-8c6d-7e8f90a1b2c3";
+    let put = |house: &House, spec: &str, wrapped: &[u8], public_key: Option<&[u8]>| {
+        let template = house.make(CreateKey { spec: Some(spec.into()), ..CreateKey::default() });
+        let mut key = house.catalog.key(&template).unwrap().unwrap();
+        let mut version = house.catalog.key_version(&key.primary_version).unwrap().unwrap();
+        ID.clone_into(&mut key.key_id);
+        ID.clone_into(&mut version.key_id);
+        "7a1d0c4b-e2d5-4a00-9f1a-0123456789ab".clone_into(&mut version.version_id);
+        key.primary_version.clone_from(&version.version_id);
+        key.origin = if spec == "EC_P256" { "Aliyun_KMS" } else { "EXTERNAL" }.into();
+        version.wrapped_material = wrapped.to_vec();
+        version.public_key = public_key.map(<[u8]>::to_vec);
+        house.catalog.apply(&[Operation::InsertKey(key, version)], &mut || Ok(())).unwrap();
+    };
+    // What is left of deleted material knows it again: 0, 1, 2, …
+    let house = House::new();
+    put(&house, "Aliyun_AES_256", include_bytes!("data/mark-v1.bin"), None);
+    let material: Vec<u8> = (0..32).collect();
+    refused(house.import(ID, &[0; 32], 0), "InvalidKeyMaterial");
+    house.import(ID, &material, 0).unwrap();
+    let account = ("account".to_owned(), ACCOUNT.to_owned());
+    let bound: Context = [("disk".to_owned(), "d-1".to_owned()), account].into();
+    let blob = include_bytes!("data/blob-v1.bin");
+    let found = house.kms.decrypt(&owner(), blob, &bound).unwrap();
+    assert_eq!(found.plaintext.expose(), b"what format 1 sealed is opened for ever");
+
+    let house = House::new();
+    let public = include_bytes!("data/pair-v1.pub");
+    put(&house, "EC_P256", include_bytes!("data/pair-v1.bin"), Some(public));
+    let version_id = house.see(ID).primary_version;
+    let pair = Pair { key: ID, version_id: &version_id, algorithm: "ECDSA_SHA_256" };
+    let none = Context::new();
+    let signed = house.kms.asymmetric_sign(&owner(), pair, &[7; 32], &none).unwrap();
+    assert_eq!(verify(public, Signing::Ecdsa, &[7; 32], &signed.signature), Ok(true));
 }
