@@ -381,7 +381,7 @@ fn every_code_of_the_key_domain_is_produced() {
         ]
     );
     // The rest needs time, numbers or broken parts: `ExpiredImportToken` in tests/kms_dates.rs,
-    // `Rejected.LimitExceeded`, `ServiceUnavailableTemporary` and `InternalFailure` in tests/kms.rs.
+    // `Rejected.LimitExceeded`, `ServiceUnavailableTemporary`, `InternalFailure` in tests/kms.rs.
     for (_, answer) in outcomes {
         assert!(answer["Message"].as_str().is_some_and(|text| !text.is_empty()), "{answer}");
         assert_ne!(answer["RequestId"], Value::Null);
