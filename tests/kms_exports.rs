@@ -167,6 +167,8 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
         let asked = [("KeyId", id.as_str()), plain];
         kms.refused("Encrypt", &asked, (400, "UnsupportedOperation"));
         kms.refused("GenerateDataKey", &asked[..1], (400, "UnsupportedOperation"));
+        let disk = ["disk", "create", "--name", "db", "--size", "1M", "--key-id", &id];
+        assert!(kms.daemon.refused(&disk).contains("InvalidKMSKeyId.NotSymmetric"));
     }
     let (id, version) = named(&aes);
     let public = [("KeyId", id.as_str()), ("KeyVersionId", version.as_str())];

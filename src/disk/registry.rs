@@ -13,7 +13,7 @@ use crate::catalog::{
 };
 use crate::clock::{Clock, Entropy, random_uuid};
 use crate::crypto::xts::Cipher;
-use crate::kms::{Account, Kms};
+use crate::kms::{Account, Kms, is_symmetric};
 use crate::layer::{self, Envelope, LayerSpec};
 use crate::limits;
 use crate::ram::Caller;
@@ -256,6 +256,10 @@ impl Disks {
             ),
             _ => ControlError::Kms(error),
         })?;
+        if !is_symmetric(&key) {
+            let message = format!("The specified KMSKeyId is not symmetric: {}", key.key_id);
+            return Err(ControlError::refused("InvalidKMSKeyId.NotSymmetric", 400, message));
+        }
         if key.state == KeyState::Enabled {
             return Ok(key.key_id);
         }

@@ -6,7 +6,7 @@
 use super::call::Call;
 use super::context::{Context, canonical};
 use super::resolve::guard_service_key;
-use super::spec::{ENCRYPT, KeySpec};
+use super::spec::{ENCRYPT, is_symmetric};
 use super::{Action, Kms, KmsError, blob, is_service_key, state};
 use crate::catalog::{KeyRecord, KeyVersionRecord};
 use crate::ram::Caller;
@@ -258,7 +258,7 @@ impl Kms {
         plaintext: &[u8],
         context: &Context,
     ) -> Result<Encrypted, KmsError> {
-        if key.usage != ENCRYPT || !KeySpec::of(&key.spec).is_some_and(KeySpec::is_symmetric) {
+        if key.usage != ENCRYPT || !is_symmetric(key) {
             return Err(KmsError::UnsupportedAction);
         }
         let version = self.catalog.key_version(&key.primary_version)?;

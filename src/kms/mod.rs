@@ -54,6 +54,7 @@ pub use pairs::{PAIR_BYTES_MAX, Pair, PublicKey, Signed, Verified};
 pub use rotation::Rotation;
 pub use schedule::Swept;
 pub use service::{ECS_CREATOR, ECS_KEY_ALIAS, is_service_key};
+pub use spec::is_symmetric;
 pub use state::Action;
 pub use tags::{DISK_CONSENT_TAG, TagPage, TagQuery, Untag};
 

@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::spec::KeySpec;
+use super::spec::{KeySpec, is_symmetric};
 use super::{Action, Kms, KmsError, Paging, is_service_key, state};
 use crate::catalog::{KeyRecord, KeyState, KeyVersionRecord, Listed, Operation, Page};
 use crate::clock::Timestamp;
@@ -230,8 +230,7 @@ impl Kms {
 
 /// Whether a key can be rotated at all.
 fn rotates(key: &KeyRecord) -> bool {
-    let is_symmetric = KeySpec::of(&key.spec).is_some_and(KeySpec::is_symmetric);
-    is_symmetric && key.origin != super::create::EXTERNAL && !is_service_key(key)
+    is_symmetric(key) && key.origin != super::create::EXTERNAL && !is_service_key(key)
 }
 
 #[cfg(test)]

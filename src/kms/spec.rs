@@ -1,6 +1,7 @@
 //! Key specs: what a key can be and what it is for. One table.
 
 use super::KmsError;
+use crate::catalog::KeyRecord;
 use crate::crypto::asymmetric::{KeyKind, Padding, Signing};
 
 /// `KeyUsage` of keys that encrypt.
@@ -96,6 +97,11 @@ impl KeySpec {
             (Self::Pair(_), _) => invalid_algorithm(),
         }
     }
+}
+
+/// Whether `key` is no key pair: only such keys wrap data keys.
+pub fn is_symmetric(key: &KeyRecord) -> bool {
+    KeySpec::of(&key.spec).is_some_and(KeySpec::is_symmetric)
 }
 
 const fn invalid_algorithm<T>() -> Result<T, KmsError> {
