@@ -316,6 +316,36 @@ fn a_user_may_what_the_policies_say_and_nothing_else() {
 }
 
 #[test]
+fn a_key_policy_adds_to_what_its_users_have() {
+    let account = Account::start();
+    let (ann, bob) = (account.user("ann"), account.user("bob"));
+    account.attach("bob", "System", "AliyunKMSFullAccess");
+    let socket = account.daemon.api_socket();
+    let (_, listed) = api::call(&socket, api::KMS, "ListKmsInstances", &[]);
+    let instance = listed["KmsInstances"]["KmsInstance"][0]["KmsInstanceId"].as_str().unwrap();
+    let create = [("DKMSInstanceId", instance)];
+    let (status, made) = api::call(&socket, api::KMS, "CreateKey", &create);
+    assert_eq!(status, 200, "{made}");
+    let id = made["KeyMetadata"]["KeyId"].as_str().unwrap();
+    let encrypt = [("KeyId", id), ("Plaintext", "eA==")];
+    let encrypts = |key| account.by(key, (api::KMS, "Encrypt"), &encrypt);
+    assert_eq!((&*encrypts(&ann), &*encrypts(&bob)), ("Forbidden.NoPermission", "ok"));
+    let policy = json!({"Version": "1", "Statement": [
+        {"Effect": "Allow", "Action": "kms:Encrypt", "Resource": "*",
+         "Principal": {"RAM": ["acs:ram::1000000000000001:user/ann"]}},
+        {"Effect": "Deny", "Action": "kms:*", "Resource": "*",
+         "Principal": {"RAM": ["acs:ram::1000000000000001:user/bob"]}},
+    ]})
+    .to_string();
+    let set = [("KeyId", id), ("PolicyName", "default"), ("Policy", policy.as_str())];
+    let (status, answer) = api::call(&socket, api::KMS, "SetKeyPolicy", &set);
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!((&*encrypts(&ann), &*encrypts(&bob)), ("ok", "Forbidden.NoPermission"));
+    let describe = (api::KMS, "DescribeKey");
+    assert_eq!(account.by(&ann, describe, &encrypt[..1]), "Forbidden.NoPermission");
+}
+
+#[test]
 fn a_user_with_disk_permissions_needs_none_of_the_keys() {
     let account = Account::start();
     let key = account.user("ann");

@@ -75,7 +75,9 @@ fn get_policy(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
 
 fn delete_policy(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let name = parameters.required("PolicyName")?;
-    parameters.refuse_true(&["CascadingDelete"])?;
+    if parameters.boolean("CascadingDelete")? == Some(true) {
+        return Err(ApiError::unsupported("CascadingDelete"));
+    }
     let deed = Deed::begin(api, caller, "DeletePolicy", &format!("policy/{name}"))?.about(
         ResourceType::Policy,
         "PolicyName",
