@@ -4,12 +4,12 @@
 //! `kms` the keys, `catalog` the records.
 //!
 //! The routes of I/O, a file each: [`read`], [`write`], [`zero`] (trim and write zeroes),
-//! [`status`] (what is allocated), [`flush`]. [`throttle`] says when a request may start. They share [`align`] (bytes to data units) and
-//! [`range_lock`] (who may touch which units now).
+//! [`status`] (what is allocated), [`flush`]. They share [`align`] (bytes to data units) and
+//! [`range_lock`] (who may touch which units now). [`throttle`] says when a request may start.
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
-//! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and limits),
-//! [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
+//! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
+//! limits), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
 
 use std::fmt;
 
