@@ -133,7 +133,8 @@ fn requests_wait_for_the_limits_and_a_detach_ends_the_wait() {
     let writes = ["-c", "aio_write 0 16M"].repeat(8);
     let all: Vec<&str> = ["-f", "raw"].into_iter().chain(writes).chain([uri.as_str()]).collect();
     let mut client = tools::command("qemu-io").args(&all).spawn().unwrap();
-    tools::wait_until("the client to be there", || daemon.metric("sealdisk_nbd_connections") > 0.0);
+    let here = || daemon.log().matches("NBD client attached").count() == 2;
+    tools::wait_until("the second client to be there", here);
     daemon.ok(&["disk", "detach", "db"]);
     client.kill().unwrap();
     client.wait().unwrap();
