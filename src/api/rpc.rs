@@ -209,7 +209,23 @@ impl Parameters {
 
     /// A JSON object of strings to strings, each name once; absent is empty. KMS bounds its length.
     pub fn encryption_context(&self) -> Result<BTreeMap<String, String>, ApiError> {
-        Ok(self.json::<Context>("EncryptionContext")?.map(|context| context.0).unwrap_or_default())
+        self.context("EncryptionContext")
+    }
+
+    /// As [`Parameters::encryption_context`], under another name. An old official client sends
+    /// `EncryptionContext.disk=d-1` instead of JSON: to overlook that would be to bind to nothing.
+    pub fn context(&self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
+        let json = self.json::<Context>(name)?.map(|context| context.0);
+        let flat = self.values.0.iter().filter_map(|(known, value)| {
+            let member = known.strip_prefix(name)?.strip_prefix('.')?;
+            Some((member.to_owned(), value.clone()))
+        });
+        let flat: BTreeMap<String, String> = flat.collect();
+        match json {
+            Some(_) if !flat.is_empty() => Err(ApiError::invalid(name)),
+            Some(context) => Ok(context),
+            None => Ok(flat),
+        }
     }
 
     /// A value that is JSON text.

@@ -147,6 +147,7 @@ class NodeClient:
     """@alicloud/kms20160120 or @alicloud/pop-core, driven over a pipe."""
 
     def __init__(self, kind, endpoint, key):
+        self.kind = kind
         here = os.path.dirname(os.path.abspath(__file__))
         environment = {
             **os.environ,
@@ -165,11 +166,12 @@ class NodeClient:
         )
 
     def call(self, product, action, parameters):
-        flattened = {
-            name: json.dumps(value) if isinstance(value, dict) else value
-            for name, value in parameters.items()
-        }
-        line = {"version": VERSIONS[product], "action": action, "parameters": flattened}
+        if self.kind == "pop-core":  # the typed client takes maps as maps
+            parameters = {
+                name: json.dumps(value) if isinstance(value, dict) else value
+                for name, value in parameters.items()
+            }
+        line = {"version": VERSIONS[product], "action": action, "parameters": parameters}
         self.child.stdin.write(json.dumps(line) + "\n")
         self.child.stdin.flush()
         answer = json.loads(self.child.stdout.readline())
