@@ -17,7 +17,7 @@ use crate::catalog::sqlite::SqliteCatalog;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
 use crate::config::{Config, Mode, RootKey};
 use crate::disk::{Disks, DisksParts, Recovery};
-use crate::kms::{Account, Kms, KmsParts, root};
+use crate::kms::{Account, Kms, KmsParts, Swept, root};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
@@ -42,7 +42,7 @@ const WORKER_THREADS: usize = 16;
 /// How often finished histograms are folded, so that they do not grow where nobody scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// How often keys that are due for deletion are looked for; their window is counted in days.
+/// How often it is looked whether a key is due for deletion or rotation, or material expires.
 const DUE_KEYS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a started daemon has to say.
@@ -279,7 +279,7 @@ async fn serve_control_plane(
     let mut faces = faces.serve(&api, &stopped);
     let mut timers = tokio::task::JoinSet::new();
     timers.spawn(fold_metrics(house.metrics.clone()));
-    timers.spawn(destroy_due_keys(Arc::clone(&house.kms)));
+    timers.spawn(run_due(Arc::clone(&house.kms)));
     announce(ready);
     while signals.wait().await == Wish::Reload {
         faces::reload(tls.as_deref());
@@ -299,17 +299,19 @@ async fn fold_metrics(metrics: PrometheusHandle) {
     }
 }
 
-/// Destroys keys whose deletion date has come.
-async fn destroy_due_keys(kms: Arc<Kms>) {
+/// Does what the dates of keys ask for.
+async fn run_due(kms: Arc<Kms>) {
     let mut ticks = tokio::time::interval(DUE_KEYS_INTERVAL);
     loop {
         ticks.tick().await;
         let kms = Arc::clone(&kms);
-        match tokio::task::spawn_blocking(move || kms.delete_due_keys()).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(keys)) => tracing::info!(keys, "destroyed keys whose deletion date had come"),
-            Ok(Err(error)) => tracing::error!(%error, "keys due for deletion not destroyed"),
-            Err(error) => tracing::error!(%error, "destroying due keys ended abnormally"),
+        match tokio::task::spawn_blocking(move || kms.run_due()).await {
+            Ok(Ok(Swept { deleted: 0, expired: 0, rotated: 0, .. })) => {}
+            Ok(Ok(Swept { deleted, expired, rotated, .. })) => {
+                tracing::info!(deleted, expired, rotated, "did what keys were due for");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "keys are due, and nothing was done"),
+            Err(error) => tracing::error!(%error, "looking after due keys ended abnormally"),
         }
     }
 }

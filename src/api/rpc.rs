@@ -260,16 +260,6 @@ impl Parameters {
         let found = names.iter().find(|name| self.filled(name).is_some());
         found.map_or(Ok(()), |name| Err(ApiError::unsupported(name)))
     }
-
-    /// As [`Parameters::refuse`], for switches: saying `false` is fine.
-    pub(super) fn refuse_true(&self, names: &[&str]) -> Result<(), ApiError> {
-        for name in names {
-            if self.boolean(name)? == Some(true) {
-                return Err(ApiError::unsupported(name));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Which page of a list, in the API's words.

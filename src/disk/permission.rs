@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::catalog::KeyState;
-use crate::kms::{DISK_CONSENT_TAG, KmsError};
+use crate::kms::{DISK_CONSENT_TAG, KmsError, is_symmetric};
 use crate::ram::{Caller, Conditions, ECS_ROLE, ECS_SERVICE, Principal};
 
 use super::ControlError;
@@ -45,6 +45,10 @@ impl Disks {
             (_, KmsError::NoPermission) => self.unauthorised(key),
             _ => ControlError::Kms(error),
         })?;
+        if !is_symmetric(&key) {
+            let message = format!("The specified KMSKeyId is not symmetric: {}", key.key_id);
+            return Err(ControlError::refused("InvalidKMSKeyId.NotSymmetric", 400, message));
+        }
         if key.state == KeyState::Enabled {
             return Ok(key.key_id);
         }
