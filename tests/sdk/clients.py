@@ -106,13 +106,14 @@ class CoreClient:
         if product == "kms":
             name = f"aliyunsdkkms.request.v20160120.{action}Request"
             request = getattr(importlib.import_module(name), action + "Request")()
-            setters = {name: getattr(request, "set_" + name, None) for name in parameters}
             for name, value in parameters.items():
-                text = json.dumps(value) if isinstance(value, (dict, list)) else value
-                if setters[name]:
-                    setters[name](text)
-                else:
-                    request.add_query_param(name, text)
+                setter = getattr(request, "set_" + name, None)
+                if setter:
+                    setter(json.dumps(value) if isinstance(value, dict) else value)
+                    continue
+                text = json.dumps(value) if name.endswith("Context") else value
+                for part, inner in flat({name: text}).items():
+                    request.add_query_param(part, inner)
         else:
             from aliyunsdkcore.request import CommonRequest
 

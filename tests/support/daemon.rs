@@ -97,11 +97,6 @@ impl Daemon {
         format!("nbd://{}/{export}", self.nbd_tcp())
     }
 
-    /// Where HTTP is served, as `HOST:PORT`.
-    pub fn http(&self) -> &str {
-        self.told("http://", "/")
-    }
-
     /// The value of a metric without labels, asked over HTTP.
     pub fn metric(&self, name: &str) -> f64 {
         let mut stream = TcpStream::connect(self.told("http://", "/")).unwrap();
