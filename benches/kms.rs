@@ -13,7 +13,7 @@ use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::clock::{SystemClock, SystemEntropy};
 use sealdisk::kms::context::Context;
 use sealdisk::kms::{Account, CreateKey, Kms, KmsParts, Pair, root};
-use sealdisk::ram::{Caller, Principal};
+use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
 use sealdisk::trail::Trail;
 use sealdisk::trail::files::{DirectoryFiles, SegmentFile, SegmentFiles};
@@ -65,9 +65,18 @@ fn kms_in(folder: &std::path::Path) -> Kms {
     let key = root::trail_key(&root);
     let trail = Trail::open_on(Arc::new(Unsynced(files)), key, clock.clone(), entropy.clone());
     let catalog = SqliteCatalog::open(&folder.join("catalog.db")).expect("a new catalog");
+    let catalog = Arc::new(catalog);
+    let ram = Ram::new(RamParts {
+        catalog: catalog.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        key: root::ram_key(&root),
+        account_id: ACCOUNT.into(),
+    });
     let account = Account { account_id: ACCOUNT.into(), region: "cn-hangzhou".into() };
     Kms::open(KmsParts {
-        catalog: Arc::new(catalog),
+        catalog,
+        ram: Arc::new(ram),
         trail: Arc::new(trail.expect("a new trail")),
         root,
         clock,
@@ -85,6 +94,7 @@ fn calls(criterion: &mut Criterion) {
         request_id: uuid::Uuid::from_u128(1),
         source: "unix:uid=0".into(),
         user_agent: "bench".into(),
+        route: Route::LOCAL,
     };
     let key = kms.create_key(&caller, &CreateKey::default()).expect("a key").key_id;
     let context: Context = [("disk".to_owned(), "d-1".to_owned())].into();

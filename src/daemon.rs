@@ -11,26 +11,30 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 
-use crate::api::{self, Api, Endpoints};
+use crate::api::{Api, Endpoints, Gate};
 use crate::catalog::Catalog;
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
-use crate::config::{Config, RootKey};
+use crate::config::{Config, Mode, RootKey};
 use crate::disk::{Disks, DisksParts, Recovery};
 use crate::kms::{Account, Kms, KmsParts, Swept, root};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
 use crate::nbd::server::{Server, Settings};
-use crate::ram::Caller;
+use crate::ram::{Caller, Ram, RamParts};
 use crate::secret::{self, Protection};
 use crate::storage::store::FileStore;
 use crate::trail::Trail;
 
+mod access_key;
 mod error;
+mod faces;
 mod process;
 
 pub use error::DaemonError;
+use faces::Faces;
+use process::Wish;
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
@@ -50,6 +54,8 @@ pub struct Ready {
     pub root_key: PathBuf,
     /// It was made just now.
     pub root_key_created: bool,
+    /// File that tells the owner's access key; in development alone.
+    pub access_key: Option<PathBuf>,
     /// How well keys in memory are kept.
     pub protection: Protection,
     /// What the last run left behind.
@@ -60,6 +66,7 @@ pub struct Ready {
 struct House {
     disks: Arc<Disks>,
     kms: Arc<Kms>,
+    ram: Arc<Ram>,
     trail: Arc<Trail>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -113,14 +120,29 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let root_key_created = may_create && !path.exists();
     let root = root::load_or_create(path, may_create, &*entropy)?;
     root::check_known(&*catalog, &root)?;
+    let is_new = catalog.root()?.is_none();
     let trail_key = root::trail_key(&root);
     let trail_dir = config.data_dir.join("trail");
     let trail = Trail::open(&trail_dir, trail_key, Arc::clone(&clock), Arc::clone(&entropy))?;
     let trail = Arc::new(trail);
     let account = Account { account_id: config.account_id.clone(), region: config.region.clone() };
+    let ram = Arc::new(Ram::new(RamParts {
+        catalog: Arc::clone(&catalog),
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
+        key: root::ram_key(&root),
+        account_id: config.account_id.clone(),
+    }));
+    if is_new {
+        // As if the owner had consented in the console: the role may be deleted and made again.
+        ram.grant_ecs_role()?;
+    }
+    let caller = Caller::system(random_uuid(&*entropy));
+    let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
+        ram: Arc::clone(&ram),
         root,
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
@@ -130,22 +152,38 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         catalog,
         trail: Arc::clone(&trail),
         kms: Arc::clone(&kms),
+        ram: Arc::clone(&ram),
         store: Arc::new(FileStore::new(&layers)),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
         account: account.clone(),
     }));
-    let recovery = disks.recover(&Caller::system(random_uuid(&*entropy)))?;
+    let recovery = disks.recover(&caller)?;
     report(&recovery);
     let ready = Ready {
         endpoints: configured(config),
         root_key: path.clone(),
         root_key_created,
+        access_key,
         protection: secret::protection(),
         recovery,
     };
-    let house = House { disks, kms, trail, clock, entropy, metrics, account, _lock: lock };
+    let house = House { disks, kms, ram, trail, clock, entropy, metrics, account, _lock: lock };
     Ok((house, ready))
+}
+
+/// In production the owner makes access keys over the unix socket, and nothing writes them down.
+fn first_access_key(
+    config: &Config,
+    (ram, trail): (&Ram, &Trail),
+    caller: &Caller,
+) -> Result<Option<PathBuf>, DaemonError> {
+    match config.mode {
+        Mode::Development => {
+            access_key::write_first((ram, trail, &config.region), caller, &config.data_dir)
+        }
+        Mode::Production => Ok(None),
+    }
 }
 
 fn configured(config: &Config) -> Endpoints {
@@ -155,6 +193,7 @@ fn configured(config: &Config) -> Endpoints {
         nbd_tcp: config.nbd.tcp,
         api_unix: config.api.unix.clone(),
         http: config.api.http,
+        https: config.api.https.as_ref().map(|https| https.address),
     }
 }
 
@@ -233,30 +272,18 @@ async fn serve_control_plane(
     (ready, announce): (&mut Ready, &mut dyn FnMut(&Ready)),
     signals: &mut process::Signals,
 ) -> Result<(), DaemonError> {
-    let unix = bind_unix(&config.api.unix)?;
-    unix.set_nonblocking(true).map_err(DaemonError::Start)?;
-    let unix = tokio::net::UnixListener::from_std(unix).map_err(DaemonError::Start)?;
-    let http = match config.api.http {
-        None => None,
-        Some(address) => {
-            let listener = bind_tcp(address)?;
-            ready.endpoints.http = listener.local_addr().ok();
-            listener.set_nonblocking(true).map_err(DaemonError::Start)?;
-            Some(tokio::net::TcpListener::from_std(listener).map_err(DaemonError::Start)?)
-        }
-    };
-    let api = Arc::new(control_plane(house, ready.endpoints.clone()));
+    let faces = Faces::bind(config, &mut ready.endpoints)?;
+    let tls = faces.tls();
+    let api = Arc::new(control_plane(config, house, ready.endpoints.clone()));
     let (stop, stopped) = watch::channel(false);
-    let mut faces = tokio::task::JoinSet::new();
-    faces.spawn(api::serve_unix(unix, Arc::clone(&api), stopped.clone()));
-    if let Some(listener) = http {
-        faces.spawn(api::serve_tcp(listener, api, stopped));
-    }
+    let mut faces = faces.serve(&api, &stopped);
     let mut timers = tokio::task::JoinSet::new();
     timers.spawn(fold_metrics(house.metrics.clone()));
     timers.spawn(run_due(Arc::clone(&house.kms)));
     announce(ready);
-    signals.wait().await;
+    while signals.wait().await == Wish::Reload {
+        faces::reload(tls.as_deref());
+    }
     // Nobody left to tell is as good as told.
     let _ = stop.send(true);
     while faces.join_next().await.is_some() {}
@@ -289,11 +316,14 @@ async fn run_due(kms: Arc<Kms>) {
     }
 }
 
-fn control_plane(house: &House, endpoints: Endpoints) -> Api {
+fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
+    let world = (Arc::clone(&house.clock), house.entropy.as_ref());
     let (disks, metrics) = (Arc::clone(&house.disks), house.metrics.clone());
     Api {
         disks: Arc::clone(&house.disks),
         kms: Arc::clone(&house.kms),
+        gate: Gate::new(Arc::clone(&house.ram), world, config.api.requests_per_second),
+        ram: Arc::clone(&house.ram),
         trail: Arc::clone(&house.trail),
         clock: Arc::clone(&house.clock),
         entropy: Arc::clone(&house.entropy),

@@ -14,7 +14,7 @@ use sealdisk::kms::context::Context;
 use sealdisk::kms::{
     Account, CreateKey, Import, Kms, KmsError, KmsParts, Paging, Pair, Rotation, Source, root,
 };
-use sealdisk::ram::{Caller, Principal};
+use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
 use sealdisk::trail::{Direction, Query, Trail};
 use uuid::Uuid;
@@ -44,9 +44,17 @@ impl House {
         let trail = Trail::open(&place, trail_key, clock.clone(), entropy.clone()).unwrap();
         let trail = Arc::new(trail);
         let catalog = Arc::new(SqliteCatalog::open(&scratch.path().join("catalog.db")).unwrap());
+        let ram = Arc::new(Ram::new(RamParts {
+            catalog: catalog.clone(),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            key: root::ram_key(&key()),
+            account_id: ACCOUNT.into(),
+        }));
         let kms = Kms::open(KmsParts {
             catalog: catalog.clone(),
             trail: trail.clone(),
+            ram,
             root: key(),
             clock: clock.clone(),
             entropy,
@@ -121,6 +129,7 @@ fn owner() -> Caller {
         request_id: Uuid::from_u128(0x1234),
         source: "unix:uid=0".into(),
         user_agent: "test".into(),
+        route: Route::LOCAL,
     }
 }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::rpc::Product;
 use crate::disk::ControlError;
 use crate::kms::KmsError;
+use crate::ram::RamError;
 use crate::trail::TrailError;
 
 /// A refusal in the form the cloud publishes: HTTP status, code, message.
@@ -46,7 +47,7 @@ impl ApiError {
     pub(super) fn missing(product: Product, name: &str) -> Self {
         let message = match product {
             Product::Kms => format!("The parameter \"{name}\" is needed but not provided."),
-            Product::Ecs | Product::ActionTrail | Product::Own => format!(
+            Product::Ecs | Product::ActionTrail | Product::Ram | Product::Own => format!(
                 "The input parameter \"{name}\" that is mandatory for processing this request is \
                  not supplied."
             ),
@@ -85,6 +86,12 @@ impl ApiError {
 impl From<KmsError> for ApiError {
     fn from(error: KmsError) -> Self {
         Self { is_recorded: true, ..Self::new(error.status(), error.code(), error.message()) }
+    }
+}
+
+impl From<RamError> for ApiError {
+    fn from(error: RamError) -> Self {
+        Self { code: error.code().into(), ..Self::new(error.status(), "", error.message()) }
     }
 }
 

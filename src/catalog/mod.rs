@@ -9,6 +9,7 @@
 
 use std::fmt;
 
+pub mod ram;
 pub mod record;
 pub mod sqlite;
 
@@ -72,6 +73,8 @@ pub enum Operation {
     DeleteDisk(String),
     /// The root key's canary; once per catalog.
     InsertRoot(RootRecord),
+    /// A step of a change of users, roles or policies.
+    Ram(ram::RamOperation),
 }
 
 /// A question about disks: all conditions must hold; `None` asks nothing.
@@ -144,6 +147,8 @@ pub enum CatalogError {
     Exists,
     /// What the change names is not there.
     NotFound,
+    /// Something else still refers to what was to be removed.
+    Referenced,
     /// The disk is no longer as the caller saw it: another change came first.
     Changed,
     /// The gate refused: its reason. Nothing was changed.
@@ -164,6 +169,7 @@ impl fmt::Display for CatalogError {
         match self {
             Self::Exists => f.write_str("catalog: there is one of that name already"),
             Self::NotFound => f.write_str("catalog: no such record"),
+            Self::Referenced => f.write_str("catalog: other records still refer to this one"),
             Self::Changed => f.write_str("catalog: the record was changed meanwhile"),
             Self::Gate(error) => write!(f, "catalog: nothing was changed: {error}"),
             Self::Newer { found, known } => write!(
@@ -186,7 +192,7 @@ impl std::error::Error for CatalogError {
 }
 
 /// The store of records. One writer at a time; readers see whole changes only.
-pub trait Catalog: Send + Sync {
+pub trait Catalog: ram::RamCatalog + Send + Sync {
     /// Makes all of `operations` durable, or none. `gate` runs just before.
     fn apply(&self, operations: &[Operation], gate: Gate<'_>) -> Result<(), CatalogError>;
 

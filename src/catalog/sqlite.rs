@@ -23,6 +23,7 @@ use super::{
 
 mod change;
 mod question;
+mod ram;
 mod row;
 
 /// Format of the tables below; a file with a greater one is refused.
@@ -117,6 +118,7 @@ impl Catalog for SqliteCatalog {
         for operation in operations {
             change::make(&transaction, operation).map_err(|refusal| match refusal {
                 change::Refusal::NotFound => CatalogError::NotFound,
+                change::Refusal::Referenced => CatalogError::Referenced,
                 change::Refusal::Changed => CatalogError::Changed,
                 change::Refusal::Sqlite(error) => self.change_error(error),
             })?;
@@ -294,6 +296,12 @@ fn check_integrity(path: &Path, writer: &Connection) -> Result<(), CatalogError>
 }
 
 fn failure(path: &Path, doing: &'static str, cause: Cause) -> CatalogError {
+    let cause = match cause {
+        Cause::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            Cause::Damaged(error.to_string())
+        }
+        other => other,
+    };
     CatalogError::Database(Box::new(SqliteError { path: path.to_owned(), doing, cause }))
 }
 

@@ -10,6 +10,7 @@ pub use super::key_arguments::{
     AliasAndKey, AliasCommand, CreateKey, Input, KeyCommand, KeyName, Pairs, SignKey,
 };
 use super::output::Form;
+use super::ram::arguments::{PolicyCommand, RoleCommand, UserCommand};
 use crate::config::quantity::{QuantityError, parse_size, parse_span};
 use crate::config::{AddressError, parse_listen_address};
 use crate::limits::{BYTES_PER_SECOND_LIMITS, IOPS_LIMITS};
@@ -65,6 +66,24 @@ pub enum Command {
         #[command(subcommand)]
         command: AliasCommand,
     },
+    /// Manage users and their access keys
+    User {
+        /// What to do.
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Manage the roles that services take on
+    Role {
+        /// What to do.
+        #[command(subcommand)]
+        command: RoleCommand,
+    },
+    /// Manage who may do what
+    Policy {
+        /// What to do.
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Look into layer files, without a daemon
     Layer {
         /// What to do.
@@ -103,7 +122,7 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
           value_parser = listen)]
     pub nbd_tcp: Option<Listen>,
-    /// Serve health and metrics here instead of 127.0.0.1:8600, or off
+    /// Serve the API over HTTP here, signed, instead of at 127.0.0.1:8600, or off
     #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
           value_parser = listen)]
     pub http: Option<Listen>,

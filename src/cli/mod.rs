@@ -21,6 +21,7 @@ mod key_import;
 mod key_use;
 mod layer;
 pub mod output;
+pub mod ram;
 mod serve;
 mod trail;
 
@@ -56,6 +57,9 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Disk { command } => disk::run(command, &client()?, output),
         Command::Key { command } => key::run(command, &client()?, output),
         Command::Alias { command } => alias::run(command, &client()?, output),
+        Command::User { command } => ram::user::run(command, &client()?, output),
+        Command::Role { command } => ram::role::run(command, &client()?, output),
+        Command::Policy { command } => ram::policy::run(command, &client()?, output),
         Command::Layer { command } => layer::run(&command, output),
         Command::Trail { command } => trail::run(&command, &client()?, output),
     }

@@ -41,6 +41,7 @@ fn configuration(serve: &Serve) -> Result<Config, Failure> {
     if let Some(listen) = serve.http {
         config.api.http = listen.0;
     }
+    config.check_http().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(config)
 }
 
@@ -87,13 +88,17 @@ fn listeners(ready: &Ready) -> Vec<(&'static str, String)> {
     let endpoints = &ready.endpoints;
     let off = || "off".to_owned();
     let unix = |path: &Path| format!("unix:{}", path.display());
-    vec![
+    let mut lines = vec![
         ("Data", endpoints.data_dir.display().to_string()),
         ("NBD", endpoints.nbd_unix.as_deref().map_or_else(off, unix)),
         ("", endpoints.nbd_tcp.map_or_else(off, |address| format!("tcp:{address}"))),
         ("API", unix(&endpoints.api_unix)),
-        ("HTTP", endpoints.http.map_or_else(off, |at| format!("http://{at}/health and /metrics"))),
-    ]
+    ];
+    lines.extend(endpoints.https.map(|at| ("", format!("https://{at}/"))));
+    lines.push(("HTTP", endpoints.http.map_or_else(off, |at| format!("http://{at}/"))));
+    let access_key = ready.access_key.iter();
+    lines.extend(access_key.map(|file| ("Access key", file.display().to_string())));
+    lines
 }
 
 fn development_warning(ready: &Ready) -> String {
@@ -154,12 +159,14 @@ mod tests {
             recovery: Recovery::default(),
             root_key: data_dir.join("root.key"),
             root_key_created: true,
+            access_key: Some(data_dir.join("access-key.json")),
             protection: Protection::SecretMemory,
             endpoints: Endpoints {
                 nbd_unix: Some(data_dir.join("nbd.sock")),
                 nbd_tcp: Some(config::NBD_TCP_DEFAULT),
                 api_unix: data_dir.join("api.sock"),
                 http: None,
+                https: None,
                 data_dir,
             },
         }
@@ -171,8 +178,9 @@ mod tests {
         let text = banner(&ready("/d"), Mode::Development, &output);
         let expected = format!(
             "sealdisk {} is serving\n\n  \
-             Data  /d\n  NBD   unix:/d/nbd.sock\n        tcp:127.0.0.1:10809\n  \
-             API   unix:/d/api.sock\n  HTTP  off\n\n",
+             Data        /d\n  NBD         unix:/d/nbd.sock\n              tcp:127.0.0.1:10809\n  \
+             API         unix:/d/api.sock\n  HTTP        off\n  \
+             Access key  /d/access-key.json\n\n",
             env!("CARGO_PKG_VERSION")
         );
         assert!(text.starts_with(&expected), "{text}");

@@ -10,6 +10,7 @@
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
 //! limits), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
+//! `permission.rs` asks whether they may.
 
 use std::fmt;
 
@@ -25,6 +26,7 @@ pub mod break_glass;
 pub mod control_error;
 pub mod flush;
 pub mod performance;
+mod permission;
 pub mod range_lock;
 pub mod read;
 pub mod recover;

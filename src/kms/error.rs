@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::root::RootError;
 use crate::catalog::CatalogError;
+use crate::ram::RamError;
 use crate::trail::TrailError;
 
 /// A refusal or a failure. Says nothing of key material, and of a ciphertext only that it is not
@@ -78,6 +79,8 @@ pub enum KmsError {
     Entropy,
     /// The root key does not fit the catalog.
     Root(RootError),
+    /// Whether the caller may cannot be told.
+    Ram(RamError),
 }
 
 impl KmsError {
@@ -144,9 +147,11 @@ impl KmsError {
             Self::StateModifiedFailed => ("Rejected.StateModifiedFailed", 409),
             Self::Unrecorded(_) => ("ServiceUnavailableTemporary", 503),
             Self::StoreMissing { .. } => ("ServiceUnavailableTemporary", 503),
-            Self::Catalog(_) | Self::DamagedMaterial { .. } | Self::Entropy | Self::Root(_) => {
-                ("InternalFailure", 500)
-            }
+            Self::Catalog(_)
+            | Self::DamagedMaterial { .. }
+            | Self::Entropy
+            | Self::Root(_)
+            | Self::Ram(_) => ("InternalFailure", 500),
         }
     }
 
@@ -189,9 +194,11 @@ impl KmsError {
             Self::StoreMissing { .. } => {
                 "Service unavailable temporarily: the key's material cannot be reached."
             }
-            Self::Catalog(_) | Self::DamagedMaterial { .. } | Self::Entropy | Self::Root(_) => {
-                "Internal failure."
-            }
+            Self::Catalog(_)
+            | Self::DamagedMaterial { .. }
+            | Self::Entropy
+            | Self::Root(_)
+            | Self::Ram(_) => "Internal failure.",
         }
     }
 }
@@ -212,6 +219,7 @@ impl fmt::Display for KmsError {
             }
             Self::Entropy => f.write_str("the library made no key pair"),
             Self::Root(error) => write!(f, "{error}"),
+            Self::Ram(error) => write!(f, "{error}"),
             other => f.write_str(&other.message()),
         }
     }
@@ -223,6 +231,7 @@ impl std::error::Error for KmsError {
             Self::Unrecorded(error) => Some(error),
             Self::Catalog(error) => Some(error),
             Self::Root(error) => Some(error),
+            Self::Ram(error) => Some(error),
             _ => None,
         }
     }

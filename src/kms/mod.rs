@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Entropy};
 use crate::crypto::kdf::hkdf_sha256;
+use crate::ram::Ram;
 use crate::secret::Secret;
 use crate::trail::Trail;
 
@@ -94,6 +95,8 @@ pub struct KmsParts {
     pub catalog: Arc<dyn Catalog>,
     /// Where every call is recorded.
     pub trail: Arc<Trail>,
+    /// Who may do what.
+    pub ram: Arc<Ram>,
     /// The root key, as [`root::load_or_create`] gives it.
     pub root: Secret,
     /// The time.
@@ -108,6 +111,7 @@ pub struct KmsParts {
 pub struct Kms {
     catalog: Arc<dyn Catalog>,
     trail: Arc<Trail>,
+    ram: Arc<Ram>,
     /// Where material can be; the first takes that of new keys.
     stores: Vec<Box<dyn MaterialStore>>,
     /// Seals import tokens.
@@ -126,14 +130,14 @@ impl Kms {
     /// # Errors
     /// [`KmsError::Root`] says whether the root key is another one or its record is damaged.
     pub fn open(parts: KmsParts) -> Result<Self, KmsError> {
-        let KmsParts { catalog, trail, root, clock, entropy, account } = parts;
+        let KmsParts { catalog, trail, ram, root, clock, entropy, account } = parts;
         root::check_or_adopt(catalog.as_ref(), &root, entropy.as_ref())?;
         let material_key = hkdf_sha256(&root, b"sealdisk/kms/material/v1", 32);
         let token_key = hkdf_sha256(&root, b"sealdisk/kms/import-token/v1", 32);
         let software = SoftwareStore { material_key, entropy: Arc::clone(&entropy) };
         let stores: Vec<Box<dyn MaterialStore>> = vec![Box::new(software)];
         let changes = Mutex::new(());
-        Ok(Self { catalog, trail, stores, token_key, clock, entropy, account, changes })
+        Ok(Self { catalog, trail, ram, stores, token_key, clock, entropy, account, changes })
     }
 
     /// Whose keys these are.

@@ -1,61 +1,13 @@
 //! Key policies: kept with keys of an instance, evaluated beside the caller's own policies.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Action, Kms, KmsError, state};
 use crate::catalog::Operation;
-use crate::ram::Caller;
+use crate::ram::{Caller, KeyPolicy, RamError};
 
-/// Bytes of a policy's text.
-const POLICY_BYTES_MAX: usize = 32_768;
-/// Characters of a statement's name.
-const SID_CHARS_MAX: usize = 128;
 /// The one policy that a key has.
 const POLICY_NAME: &str = "default";
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Policy {
-    version: String,
-    statement: Vec<Statement>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Statement {
-    #[serde(default)]
-    sid: String,
-    effect: String,
-    principal: Principals,
-    action: Texts,
-    resource: Texts,
-    #[serde(default)]
-    condition: serde_json::Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Principals {
-    #[serde(rename = "RAM")]
-    ram: Texts,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Texts {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl Texts {
-    fn all(&self) -> &[String] {
-        match self {
-            Self::One(text) => std::slice::from_ref(text),
-            Self::Many(texts) => texts,
-        }
-    }
-}
 
 /// Whether a key may have this policy.
 ///
@@ -66,24 +18,7 @@ pub(super) fn check(is_in_instance: bool, policy: &str) -> Result<(), KmsError> 
     if !is_in_instance {
         return Err(KmsError::UnsupportedAction);
     }
-    let fits = policy.len() <= POLICY_BYTES_MAX
-        && serde_json::from_str::<Policy>(policy).is_ok_and(|policy| is_well_formed(&policy));
-    if fits { Ok(()) } else { Err(KmsError::InvalidParameter("Policy")) }
-}
-
-fn is_well_formed(policy: &Policy) -> bool {
-    let statement = |statement: &Statement| {
-        let has = |texts: &Texts, fits: fn(&String) -> bool| {
-            !texts.all().is_empty() && texts.all().iter().all(fits)
-        };
-        statement.sid.chars().count() <= SID_CHARS_MAX
-            && ["Allow", "Deny"].contains(&statement.effect.as_str())
-            && has(&statement.principal.ram, |arn| arn == "*" || arn.starts_with("acs:ram::"))
-            && has(&statement.action, |action| action.starts_with("kms:") || action == "*")
-            && has(&statement.resource, |resource| resource == "*")
-            && statement.condition.values().all(Value::is_object)
-    };
-    policy.version == "1" && !policy.statement.is_empty() && policy.statement.iter().all(statement)
+    KeyPolicy::parse(policy).map(drop).map_err(|_| KmsError::InvalidParameter("Policy"))
 }
 
 impl Kms {
@@ -133,6 +68,17 @@ impl Kms {
         })
     }
 
+    /// What a key's own policy says, if it has been given one: the default adds nothing to what the
+    /// account's owner has anyway.
+    pub(super) fn own_policy(&self, key_id: &str) -> Result<Option<KeyPolicy>, KmsError> {
+        let Some(text) = self.catalog.key_policy(key_id)? else { return Ok(None) };
+        let policy = KeyPolicy::parse(&text).map_err(|error| RamError::DamagedPolicy {
+            policy_name: format!("of key {key_id}"),
+            error,
+        })?;
+        Ok(Some(policy))
+    }
+
     fn default_policy(&self) -> String {
         let owner = format!("acs:ram::{}:*", self.account.account_id);
         let statement = json!({
@@ -155,7 +101,10 @@ fn check_name(name: Option<&str>) -> Result<(), KmsError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+    use crate::ram::KEY_POLICY_BYTES_MAX;
 
     #[test]
     fn a_policy_has_a_published_form() {
@@ -186,7 +135,7 @@ mod tests {
         }
         assert!(!is_fine(&json!({"Version": "2", "Statement": [good]})));
         assert!(!is_fine(&json!({"Version": "1", "Statement": []})));
-        let long = policy(good).to_string() + &" ".repeat(POLICY_BYTES_MAX);
+        let long = policy(good).to_string() + &" ".repeat(KEY_POLICY_BYTES_MAX);
         assert!(check(true, &long).is_err());
     }
 }

@@ -106,6 +106,11 @@ pub fn trail_key(root: &Secret) -> Secret {
     hkdf_sha256(root, b"sealdisk/trail/v1", 32)
 }
 
+/// The key that wraps the secrets of access keys, derived from the root key.
+pub fn ram_key(root: &Secret) -> Secret {
+    hkdf_sha256(root, b"sealdisk/ram/v1", 32)
+}
+
 fn load(path: &Path, file: &File) -> Result<Secret, RootError> {
     let failed = |source| RootError::Io { path: path.to_owned(), source };
     let malformed = || RootError::Malformed { path: path.to_owned() };

@@ -9,4 +9,5 @@ pub mod kms;
 pub mod layers;
 pub mod luks;
 pub mod needles;
+pub mod signer;
 pub mod tools;

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params, params_from_iter};
 
-use super::row;
+use super::{ram, row};
 use crate::catalog::{
     DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord, Operation, TaggedType,
 };
@@ -10,6 +10,7 @@ use crate::catalog::{
 /// Why an operation was not made.
 pub(super) enum Refusal {
     NotFound,
+    Referenced,
     Changed,
     Sqlite(rusqlite::Error),
 }
@@ -81,6 +82,7 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
             "INSERT INTO root (only, provider, root_key_id, canary) VALUES (1, ?1, ?2, ?3)",
             params![root.provider, root.root_key_id, root.canary],
         )?),
+        Operation::Ram(operation) => ram::make(connection, operation),
     }
 }
 
@@ -165,6 +167,6 @@ fn update_disk(
     Err(if there { Refusal::Changed } else { Refusal::NotFound })
 }
 
-fn one(rows: usize) -> Result<(), Refusal> {
+pub(super) fn one(rows: usize) -> Result<(), Refusal> {
     if rows == 1 { Ok(()) } else { Err(Refusal::NotFound) }
 }
