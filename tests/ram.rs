@@ -64,11 +64,20 @@ impl Account {
         self.ok("AttachPolicyToUser", &parameters);
     }
 
+    /// Calls as the user whose access key it is: status and answer.
+    fn answer_to(
+        &self,
+        key: &AccessKey,
+        what: (&str, &str),
+        parameters: &[(&str, &str)],
+    ) -> (u16, Value) {
+        let nonce = self.nonce.replace(self.nonce.get() + 1).to_string();
+        api::call_signed(self.daemon.http(), key, what, parameters, &nonce)
+    }
+
     /// Calls as the user whose access key it is: the code, or `ok`.
     fn by(&self, key: &AccessKey, what: (&str, &str), parameters: &[(&str, &str)]) -> String {
-        let nonce = self.nonce.replace(self.nonce.get() + 1).to_string();
-        let address = self.daemon.http();
-        let (status, answer) = api::call_signed(address, key, what, parameters, &nonce);
+        let (status, answer) = self.answer_to(key, what, parameters);
         match status {
             200 => "ok".to_owned(),
             _ => answer["Code"].as_str().unwrap().to_owned(),
@@ -271,6 +280,13 @@ fn a_user_may_what_the_policies_say_and_nothing_else() {
     assert_eq!(describe("no-such-key"), "Forbidden.NoPermission", "strangers learn nothing");
     assert_eq!(account.by(&key, (api::ECS, "DescribeDisks"), &[]), "Forbidden.RAM");
     assert_eq!(account.by(&key, (api::RAM, "ListUsers"), &[]), "NoPermission");
+    let (_, told) = account.answer_to(&key, (api::ECS, "DescribeDisks"), &[]);
+    let detail = &told["AccessDeniedDetail"];
+    assert_eq!(detail["AuthAction"], "ecs:DescribeDisks");
+    assert_eq!(
+        (&detail["AuthPrincipalType"], &detail["NoPermissionType"]),
+        (&json!("SubUser"), &json!("ImplicitDeny"))
+    );
     let lookup = ("2020-07-06", "LookupEvents");
     assert_eq!(account.by(&key, lookup, &[]), "Forbidden.NoPermission");
 
