@@ -412,6 +412,31 @@ fn development_starts_with_an_access_key_of_the_owner() {
 }
 
 #[test]
+fn the_first_access_key_is_made_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (file, unfinished) = (data.join("access-key.json"), data.join("access-key.json.new"));
+    let restarted = |daemon: Daemon| {
+        assert!(daemon.stop().success());
+        Daemon::start(&data)
+    };
+    let daemon = Daemon::start(&data);
+    let first = std::fs::read(&file).unwrap();
+    let daemon = restarted(daemon);
+    assert_eq!(std::fs::read(&file).unwrap(), first);
+    // A crash before the file got its name.
+    std::fs::rename(&file, &unfinished).unwrap();
+    let daemon = restarted(daemon);
+    assert_eq!(std::fs::read(&file).unwrap(), first);
+    // Somebody took it away: the key is still theirs.
+    std::fs::remove_file(&file).unwrap();
+    let daemon = restarted(daemon);
+    assert!(!file.exists() && !unfinished.exists());
+    let listed = daemon.json(&["user", "access-keys", "--owner"]);
+    assert_eq!(listed["AccessKeys"]["AccessKey"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn without_role_or_tag_the_disk_service_uses_no_key_but_its_own() {
     let account = Account::start();
     let daemon = &account.daemon;

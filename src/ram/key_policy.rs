@@ -60,8 +60,8 @@ impl KeyPolicy {
     /// (`acs:ram::<account>:user/<name>`).
     ///
     /// The account itself (`acs:ram::<account>:*` and `…:root`) is its owner where something is
-    /// allowed: what users may do is left to their own policies. A denial to `…:*` is one to all. `*`
-    /// alone is everybody in the account.
+    /// allowed: what users may do is left to their own policies. A denial to `…:*` is one to all.
+    /// `*` alone is everybody in the account.
     pub fn decide(
         &self,
         who: &str,
