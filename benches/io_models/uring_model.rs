@@ -117,6 +117,8 @@ struct Connection<'a> {
     is_receiving: bool,
     is_sending: bool,
     in_file: usize,
+    /// The next request waits for a slot.
+    is_stalled: bool,
 }
 
 fn empty_header() -> libc::msghdr {
@@ -170,6 +172,7 @@ impl<'a> Connection<'a> {
             is_receiving: false,
             is_sending: false,
             in_file: 0,
+            is_stalled: false,
         }
     }
 
@@ -177,9 +180,11 @@ impl<'a> Connection<'a> {
         while self.take_requests(negotiated) {
             self.send();
             self.receive();
-            // A small reply leaves at once: no need to come back only to hear of it.
-            let is_idle = self.is_receiving && self.in_file == 0;
-            let both = self.is_sending && is_idle && self.leaving.bytes <= BATCH_BYTES;
+            // A small reply leaves at once: no need to come back only to hear of it. Unless
+            // something waits for that: replies behind it, or a request that found no slot.
+            let is_idle = self.gathered.replies.is_empty() && self.in_file == 0 && !self.is_stalled;
+            let has_both = self.is_sending && self.is_receiving;
+            let both = has_both && is_idle && self.leaving.bytes <= BATCH_BYTES;
             if self.ring.submit_and_wait(if both { 2 } else { 1 }).is_err() || !self.reap() {
                 return;
             }
@@ -218,7 +223,9 @@ impl<'a> Connection<'a> {
             if !Slots::fits(job.length) || !job.span.is_aligned() {
                 return false;
             }
-            let Some(slot) = self.slots.take(job.length) else { return true };
+            let taken = self.slots.take(job.length);
+            self.is_stalled = taken.is_none();
+            let Some(slot) = taken else { return true };
             self.intake.consume(header);
             let is_write = job.is_write();
             self.jobs[slot] = Some(Flight { job, parts: 0, moved: 0 });
