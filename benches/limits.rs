@@ -166,7 +166,7 @@ fn null_server(folder: &Path) {
         return;
     }
     let socket = folder.join("null");
-    thread_model::start(&house::House::without_disk(), &socket);
+    thread_model::start(&house::House::without_disk(), &socket, thread_model::Large::Here);
     let target = Target { socket: &socket, process: std::process::id() };
     let rounds = argument("--rounds").map_or(3, |rounds| rounds.parse().expect("a number"));
     println!("\n| null server | 1 connection | 4 connections |\n|---|---:|---:|");

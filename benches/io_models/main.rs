@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use fio::{LOADS, Load, Sample, Target, median, short};
 use house::{DISK_BYTES, House};
+use thread_model::Large;
 use uring_model::{FileRoute, Receiving};
 
 /// Connections of a run.
@@ -37,13 +38,15 @@ fn models(folder: &Path) -> Vec<Model> {
     let house = House::with_disk(folder);
     let socket = |name: &str| folder.join(name);
     tokio_model::start(&house, &socket("a"));
-    thread_model::start(&house, &socket("b"));
+    thread_model::start(&house, &socket("b1"), Large::Here);
+    thread_model::start(&house, &socket("b2"), Large::InPool);
     uring_model::start(&house, &socket("c1"), (FileRoute::Inline, Receiving::Single));
     uring_model::start(&house, &socket("c2"), (FileRoute::Ring, Receiving::Single));
     uring_model::start(&house, &socket("c3"), (FileRoute::Inline, Receiving::Multishot));
     let titles = [
         ("a", "a: tokio"),
-        ("b", "b: threads"),
+        ("b1", "b: threads"),
+        ("b2", "b: threads and pool"),
         ("c1", "c: ring, file inline"),
         ("c2", "c: ring, file in it"),
         ("c3", "c: ring, multishot, file inline"),

@@ -1,5 +1,6 @@
 //! Model b: a thread for each connection that parses and runs what needs no waiting, and a pool
-//! of two threads for what is large or must wait. The product's model, without its bounds.
+//! of two threads for what must wait and, if so asked, for what is large. The product's model,
+//! without its bounds.
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,8 +23,17 @@ const SLICES_MAX: usize = 256;
 
 type Task = Box<dyn FnOnce() + Send>;
 
+/// Where large requests run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Large {
+    /// On the connection's own thread.
+    Here,
+    /// In the pool.
+    InPool,
+}
+
 /// Starts the server at `socket`.
-pub(crate) fn start(house: &Arc<House>, socket: &Path) {
+pub(crate) fn start(house: &Arc<House>, socket: &Path, large: Large) {
     let house = Arc::clone(house);
     let pool = BufferPool::new(sealdisk::limits::TOTAL_BUFFER_BYTES_MAX);
     let (tasks, queue) = mpsc::channel::<Task>();
@@ -41,6 +51,7 @@ pub(crate) fn start(house: &Arc<House>, socket: &Path) {
     listen(socket, move |stream| {
         let Some((negotiated, early)) = house.greet(&stream) else { return };
         let connection = Connection {
+            large,
             house: Arc::clone(&house),
             writer: Arc::new(Mutex::new(stream.try_clone().expect("a descriptor"))),
             stream,
@@ -54,6 +65,7 @@ pub(crate) fn start(house: &Arc<House>, socket: &Path) {
 }
 
 struct Connection {
+    large: Large,
     house: Arc<House>,
     stream: UnixStream,
     writer: Arc<Mutex<UnixStream>>,
@@ -91,7 +103,7 @@ impl Connection {
 
     fn run(&mut self, job: Job, mut buffer: Buffer, tasks: &mpsc::Sender<Task>) {
         let disk = self.house.disk.as_ref();
-        let here = disk.is_none() || !job.is_large();
+        let here = self.large == Large::Here || !job.is_large();
         if here && job.run(disk, &mut buffer, &mut self.present, Waiting::Forbidden) {
             return self.batch.add(&job, Some(buffer));
         }
