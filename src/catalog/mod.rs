@@ -13,8 +13,8 @@ pub mod record;
 pub mod sqlite;
 
 pub use record::{
-    AliasRecord, DiskRecord, DiskStatus, KeyRecord, KeyState, KeyVersionRecord, LayerRecord,
-    RootRecord,
+    AliasRecord, CacheMode, DiskLimits, DiskRecord, DiskStatus, KeyRecord, KeyState,
+    KeyVersionRecord, LayerRecord, RootRecord,
 };
 
 /// One step of a change.
