@@ -33,8 +33,7 @@ const BATCH_BYTES: usize = 512 << 10;
 /// those of the next.
 const LARGE_BYTES: u64 = 128 << 10;
 
-/// Large reads that may wait for the next thread of the connection before its reader runs one
-/// itself.
+/// Large reads that may wait for the next thread of the connection before its reader runs one.
 const READS_AHEAD_MAX: usize = 1;
 
 /// The same of writes: more, for their payloads arrive faster than they are stored; not many, for
