@@ -113,6 +113,11 @@ impl Daemon {
         self.told("http://", "/")
     }
 
+    /// Where the API is served over HTTPS, with a slash at the end.
+    pub fn https(&self) -> String {
+        format!("https://{}/", self.told("https://", "/"))
+    }
+
     fn told(&self, before: &str, after: &str) -> &str {
         let rest = self.banner.split(before).nth(1).expect("the banner tells");
         rest.split(after).next().unwrap()
