@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::catalog::sqlite::SqliteCatalog;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
 use crate::config::{Config, RootKey};
 use crate::disk::{Disks, DisksParts, Recovery};
-use crate::kms::{Account, Kms, KmsParts, root};
+use crate::kms::root::{self, Root, RootParts};
+use crate::kms::{Account, Kms, KmsParts};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
@@ -25,18 +26,22 @@ use crate::nbd::server::{Server, Settings};
 use crate::ram::Caller;
 use crate::secret::{self, Protection};
 use crate::storage::store::FileStore;
-use crate::trail::Trail;
+use crate::trail::{Actor, Trail};
 
 mod error;
 mod process;
 
 pub use error::DaemonError;
+pub use process::take_data_dir;
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
 
 /// How often finished histograms are folded, so that they do not grow where nobody scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// How often records that no checkpoint of the trail covers are looked for.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often keys that are due for deletion are looked for; their window is counted in days.
 const DUE_KEYS_INTERVAL: Duration = Duration::from_secs(60);
@@ -46,8 +51,8 @@ const DUE_KEYS_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Ready {
     /// Where it listens, ports as bound.
     pub endpoints: Endpoints,
-    /// The root key's file.
-    pub root_key: PathBuf,
+    /// Where the root key comes from.
+    pub root_key: String,
     /// It was made just now.
     pub root_key_created: bool,
     /// How well keys in memory are kept.
@@ -60,6 +65,7 @@ pub struct Ready {
 struct House {
     disks: Arc<Disks>,
     kms: Arc<Kms>,
+    root: Arc<Root>,
     trail: Arc<Trail>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -92,6 +98,9 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
         tracing::warn!("some clients did not finish in time and were cut off");
     }
     house.disks.close_all();
+    if let Err(error) = house.trail.checkpoint() {
+        tracing::error!(%error, "the trail ends without a checkpoint");
+    }
     process::remove_sockets(config);
     runtime.shutdown_timeout(Duration::from_secs(5));
     tracing::info!("stopped");
@@ -107,21 +116,25 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let metrics = install_metrics()?;
     let catalog: Arc<dyn Catalog> =
         Arc::new(SqliteCatalog::open(&config.data_dir.join("catalog.db"))?);
-    let RootKey::File { path, may_create } = &config.root_key;
-    // A catalog that knows a root key must never get a second one: its file is missing, not due.
-    let may_create = *may_create && catalog.root()?.is_none();
-    let root_key_created = may_create && !path.exists();
-    let root = root::load_or_create(path, may_create, &*entropy)?;
-    root::check_known(&*catalog, &root)?;
-    let trail_key = root::trail_key(&root);
-    let trail_dir = config.data_dir.join("trail");
-    let trail = Trail::open(&trail_dir, trail_key, Arc::clone(&clock), Arc::clone(&entropy))?;
-    let trail = Arc::new(trail);
     let account = Account { account_id: config.account_id.clone(), region: config.region.clone() };
+    // Before the trail is opened: what was sealed under another key looks damaged.
+    let root_key_created = is_first_start(config, &*catalog)?;
+    let root = Root::unlock(RootParts {
+        catalog: Arc::clone(&catalog),
+        provider: root::provider(&config.root_key),
+        previous: config.previous_root_key.as_ref().map(root::provider),
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
+    })?;
+    let trail_dir = config.data_dir.join("trail");
+    let trail =
+        Trail::open(&trail_dir, root.trail_key(), Arc::clone(&clock), Arc::clone(&entropy))?;
+    let trail = Arc::new(trail);
+    move_root(&root, &trail, account.actor(&Caller::system(random_uuid(&*entropy))))?;
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
-        root,
+        sealing_key: root.sealing_key(),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
         account: account.clone(),
@@ -139,13 +152,34 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     report(&recovery);
     let ready = Ready {
         endpoints: configured(config),
-        root_key: path.clone(),
+        root_key: root.provider().place(),
         root_key_created,
         protection: secret::protection(),
         recovery,
     };
-    let house = House { disks, kms, trail, clock, entropy, metrics, account, _lock: lock };
+    let root = Arc::new(root);
+    let house = House { disks, kms, root, trail, clock, entropy, metrics, account, _lock: lock };
     Ok((house, ready))
+}
+
+/// Whether this start makes the file of the root key.
+fn is_first_start(config: &Config, catalog: &dyn Catalog) -> Result<bool, DaemonError> {
+    let RootKey::File { path, may_create: true } = &config.root_key else { return Ok(false) };
+    Ok(catalog.root()?.is_none() && !path.exists())
+}
+
+/// Puts the configured root key in the place of the previous one, if that is still to be done.
+fn move_root(root: &Root, trail: &Trail, actor: Actor) -> Result<(), DaemonError> {
+    let moved =
+        root.finish_move(&mut |record| trail.record(&root::rotated(actor.clone(), record)))?;
+    if let Some(record) = moved {
+        tracing::info!(
+            provider = record.provider,
+            root_key = record.root_key_id,
+            "the configured root key has taken the place of the previous one, whose entry can go"
+        );
+    }
+    Ok(())
 }
 
 fn configured(config: &Config) -> Endpoints {
@@ -255,6 +289,7 @@ async fn serve_control_plane(
     let mut timers = tokio::task::JoinSet::new();
     timers.spawn(fold_metrics(house.metrics.clone()));
     timers.spawn(destroy_due_keys(Arc::clone(&house.kms)));
+    timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
     announce(ready);
     signals.wait().await;
     // Nobody left to tell is as good as told.
@@ -269,6 +304,20 @@ async fn fold_metrics(metrics: PrometheusHandle) {
     loop {
         ticks.tick().await;
         metrics.run_upkeep();
+    }
+}
+
+/// Signs a checkpoint of the trail where there are records since the last one.
+async fn sign_checkpoints(trail: Arc<Trail>) {
+    let mut ticks = tokio::time::interval(CHECKPOINT_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let trail = Arc::clone(&trail);
+        match tokio::task::spawn_blocking(move || trail.checkpoint()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "no checkpoint of the trail"),
+            Err(error) => tracing::error!(%error, "a checkpoint ended abnormally"),
+        }
     }
 }
 
@@ -298,7 +347,7 @@ fn control_plane(house: &House, endpoints: Endpoints) -> Api {
         account_id: house.account.account_id.clone(),
         region: house.account.region.clone(),
         endpoints,
-        root_key_provider: "file",
+        root: Arc::clone(&house.root),
         attached_disks: Box::new(move || disks.attached_count()),
         render_metrics: Box::new(move || metrics.render()),
     }

@@ -5,7 +5,7 @@
 //! http.rs    bytes -> request, answer -> bytes     limits, timeouts, who may ask what
 //! rpc.rs     query + form + headers -> Call        pure, fuzzed
 //! dispatch.rs (version, action) -> handler         one table
-//! kms.rs ecs.rs actiontrail.rs own.rs              one small function an action
+//! kms.rs ecs.rs actiontrail.rs own.rs keeping.rs   one small function an action
 //! error.rs   domain error -> published code        the only such table
 //! ```
 //!
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Entropy};
 use crate::disk::Disks;
 use crate::kms::Kms;
+use crate::kms::root::Root;
 use crate::trail::Trail;
 
 mod actiontrail;
@@ -29,6 +30,7 @@ mod dispatch;
 mod ecs;
 pub mod error;
 mod http;
+mod keeping;
 mod kms;
 mod listen;
 mod own;
@@ -44,6 +46,9 @@ pub use listen::{serve_tcp, serve_unix};
 /// Version of the product that holds what the cloud does not have (`CreateLocalDisk`,
 /// `ExportDiskKey`, …).
 pub const OWN_VERSION: &str = "2026-11-01";
+
+/// Our name in policies.
+pub(crate) const OWN_SERVICE: &str = "sealdisk";
 
 /// Where a daemon listens and keeps its state; ports as bound, paths absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +83,8 @@ pub struct Api {
     pub region: String,
     /// Where this daemon listens.
     pub endpoints: Endpoints,
-    /// Where the root key comes from: `file`.
-    pub root_key_provider: &'static str,
+    /// The key above all keys.
+    pub root: Arc<Root>,
     /// How many disks are attached now; cheap, called for each `/health`.
     pub attached_disks: Box<dyn Fn() -> usize + Send + Sync>,
     /// The text of `/metrics`, in Prometheus' exposition format.

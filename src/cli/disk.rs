@@ -241,7 +241,7 @@ fn only_one(name: &str, mut found: Vec<Value>) -> Result<Value, Failure> {
     }
 }
 
-fn id_of(client: &Client, disk: &str) -> Result<String, Failure> {
+pub(super) fn id_of(client: &Client, disk: &str) -> Result<String, Failure> {
     if is_disk_id(disk) {
         return Ok(disk.to_owned());
     }

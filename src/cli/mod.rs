@@ -10,6 +10,7 @@ use clap::Parser;
 
 mod alias;
 pub mod arguments;
+pub mod backup;
 mod client;
 mod disk;
 pub mod endpoint;
@@ -18,8 +19,11 @@ pub mod failure;
 mod key;
 mod layer;
 pub mod output;
+pub mod root;
+mod root_source;
 mod serve;
-mod trail;
+pub mod trail;
+mod trail_check;
 
 use arguments::{Arguments, Command};
 use client::Client;
@@ -54,6 +58,8 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Key { command } => key::run(command, &client()?, output),
         Command::Alias { command } => alias::run(command, &client()?, output),
         Command::Layer { command } => layer::run(&command, output),
-        Command::Trail { command } => trail::run(&command, &client()?, output),
+        Command::Trail { command } => trail::run(&command, client, output),
+        Command::Root { command } => root::run(&command, &client()?, output),
+        Command::Backup { command } => backup::run(&command, client, output),
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de};
 
 use super::quantity::{parse_size, parse_span};
-use super::{Config, Limits, LogFormat, LogLevel, RootKey, fits_socket_name};
+use super::root_key::{ProviderName, WrittenRootKey};
+use super::{Config, Limits, LogFormat, LogLevel, fits_socket_name};
 use crate::limits;
 use crate::units::ByteCount;
 
@@ -119,14 +120,6 @@ struct Written {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct WrittenRootKey {
-    provider: Option<Provider>,
-    path: Option<AbsolutePath>,
-    create: Option<bool>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 struct WrittenNbd {
     unix: Option<SocketPathOrOff>,
     tcp: Option<Address>,
@@ -160,11 +153,7 @@ impl Written {
         replace(&mut config.data_dir, self.data_dir.map(|value| value.0));
         replace(&mut config.account_id, self.account_id.map(|value| value.0));
         replace(&mut config.region, self.region.map(|value| value.0));
-        let RootKey::File { path, may_create } = &mut config.root_key;
-        // Only one provider exists so far; naming it changes nothing.
-        let Provider = self.root_key.provider.unwrap_or(Provider);
-        replace(path, self.root_key.path.map(|value| value.0));
-        replace(may_create, self.root_key.create);
+        (config.root_key, config.previous_root_key) = self.root_key.meant();
         replace(&mut config.nbd.unix, self.nbd.unix.map(|value| value.0));
         replace(&mut config.nbd.tcp, self.nbd.tcp.map(|value| value.0));
         replace(&mut config.nbd.max_connections, self.nbd.max_connections.map(|value| value.0));
@@ -186,13 +175,15 @@ fn replace<T>(default: &mut T, written: Option<T>) {
     }
 }
 
-struct AbsolutePath(PathBuf);
+pub(super) struct AbsolutePath(pub(super) PathBuf);
+pub(super) struct PassphrasePath(pub(super) Option<PathBuf>);
+pub(super) struct CredentialName(pub(super) String);
 struct SocketPath(PathBuf);
 struct SocketPathOrOff(Option<PathBuf>);
 struct Address(Option<SocketAddr>);
 struct AccountId(String);
 struct Region(String);
-struct Provider;
+pub(super) struct Provider(pub(super) ProviderName);
 struct Connections(usize);
 struct HandshakeTimeout(Duration);
 struct BufferBytes(ByteCount);
@@ -222,7 +213,16 @@ from_scalar! {
     };
     AccountId <- |text| account_id(text).map(Self);
     Region <- |text| region(text).map(Self);
-    Provider <- |text| choice(text, &[("file", ())]).map(|()| Self);
+    PassphrasePath <- |text| match text {
+        "prompt" => Ok(Self(None)),
+        path => absolute_path(path).map(|path| Self(Some(path))),
+    };
+    CredentialName <- |text| credential_name(text).map(Self);
+    Provider <- |text| {
+        use ProviderName::{Credential, File, Passphrase};
+        let names = [("file", File), ("passphrase", Passphrase), ("credential", Credential)];
+        choice(text, &names).map(Self)
+    };
     Connections <- |text| connections(text).map(Self);
     HandshakeTimeout <- |text| handshake_timeout(text).map(Self);
     BufferBytes <- |text| buffer_bytes(text).map(Self);
@@ -277,6 +277,14 @@ fn region(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("is no region; allowed: 2 to 32 of a-z, 0-9 and -, such as cn-hangzhou".into())
+}
+
+fn credential_name(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=255).contains(&text.len()) && text.bytes().all(is_plain) && !text.starts_with('.') {
+        return Ok(text.to_owned());
+    }
+    Err("is no credential; allowed: letters, digits, -, _ and ., not beginning with .".into())
 }
 
 fn connections(text: &str) -> Result<usize, String> {

@@ -96,7 +96,10 @@ impl From<TrailError> for DaemonError {
 
 impl From<KmsError> for DaemonError {
     fn from(error: KmsError) -> Self {
-        Self::Kms(error)
+        match error {
+            KmsError::Root(error) => Self::Root(error),
+            error => Self::Kms(error),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Key material in the catalog: under the root key, bound to its key and version.
+//! Key material in the catalog: sealed, bound to its key and version.
 //!
 //! ```text
 //! format, 1 | initialisation vector, 12 | ciphertext, 32 | tag, 16

@@ -5,18 +5,20 @@
 //! recorded it is not done: a change is recorded inside its catalog transaction, the result of a
 //! use of a key is thrown away.
 //!
-//! The material of each key version is kept in the catalog under the root key. It is unwrapped for
-//! one use at a time and wiped after.
+//! The material of each key version is kept in the catalog, sealed. It is unwrapped for one use at a
+//! time and wiped after.
 
 use std::sync::{Arc, Mutex};
 
 use crate::catalog::{Catalog, KeyRecord, KeyVersionRecord};
 use crate::clock::{Clock, Entropy};
 use crate::crypto::kdf::hkdf_sha256;
+use crate::ram::{Caller, ServiceActsAs};
 use crate::secret::Secret;
-use crate::trail::Trail;
+use crate::trail::{Actor, Trail};
 
 mod aliases;
+pub mod backup;
 pub mod blob;
 mod call;
 pub mod context;
@@ -59,6 +61,18 @@ impl Account {
         self.arn(name)
     }
 
+    /// `caller`, in the trail of this account.
+    pub fn actor(&self, caller: &Caller) -> Actor {
+        Actor {
+            request_id: caller.request_id,
+            account_id: self.account_id.clone(),
+            region: self.region.clone(),
+            source: caller.source.clone(),
+            user_agent: caller.user_agent.clone(),
+            user_identity: caller.user_identity(&self.account_id, ServiceActsAs::Itself),
+        }
+    }
+
     fn arn(&self, relative: &str) -> String {
         format!("acs:kms:{}:{}:{relative}", self.region, self.account_id)
     }
@@ -70,8 +84,8 @@ pub struct KmsParts {
     pub catalog: Arc<dyn Catalog>,
     /// Where every call is recorded.
     pub trail: Arc<Trail>,
-    /// The root key, as [`root::load_or_create`] gives it.
-    pub root: Secret,
+    /// What the material of keys is sealed under, as [`root::Root`] gives it.
+    pub sealing_key: Secret,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Unpredictable bytes for keys and ids.
@@ -93,15 +107,13 @@ pub struct Kms {
 }
 
 impl Kms {
-    /// Opens the keys in `parts.catalog`, after a check that they belong to `parts.root`; a catalog
-    /// without keys takes it as its own.
+    /// Opens the keys in `parts.catalog`.
     ///
     /// # Errors
-    /// [`KmsError::Root`] says whether the root key is another one or its record is damaged.
+    /// None so far; a store of material that can fail to open will have some.
     pub fn open(parts: KmsParts) -> Result<Self, KmsError> {
-        let KmsParts { catalog, trail, root, clock, entropy, account } = parts;
-        root::check_or_adopt(catalog.as_ref(), &root, entropy.as_ref())?;
-        let material_key = hkdf_sha256(&root, b"sealdisk/kms/material/v1", 32);
+        let KmsParts { catalog, trail, sealing_key, clock, entropy, account } = parts;
+        let material_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/material/v1", 32);
         Ok(Self { catalog, trail, material_key, clock, entropy, account, changes: Mutex::new(()) })
     }
 
