@@ -11,7 +11,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 
-use crate::api::{self, Api, Endpoints};
+use crate::api::{Api, Endpoints, Gate};
 use crate::catalog::Catalog;
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
@@ -23,15 +23,18 @@ use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
 use crate::nbd::server::{Server, Settings};
-use crate::ram::Caller;
+use crate::ram::{Caller, Ram, RamParts};
 use crate::secret::{self, Protection};
 use crate::storage::store::FileStore;
 use crate::trail::{Actor, Trail};
 
 mod error;
+mod faces;
 mod process;
 
 pub use error::DaemonError;
+use faces::Faces;
+use process::Wish;
 pub use process::take_data_dir;
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
@@ -66,6 +69,7 @@ struct House {
     disks: Arc<Disks>,
     kms: Arc<Kms>,
     root: Arc<Root>,
+    ram: Arc<Ram>,
     trail: Arc<Trail>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -118,6 +122,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         Arc::new(SqliteCatalog::open(&config.data_dir.join("catalog.db"))?);
     let account = Account { account_id: config.account_id.clone(), region: config.region.clone() };
     // Before the trail is opened: what was sealed under another key looks damaged.
+    let is_new = catalog.root()?.is_none();
     let root_key_created = is_first_start(config, &*catalog)?;
     let root = Root::unlock(RootParts {
         catalog: Arc::clone(&catalog),
@@ -131,9 +136,21 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         Trail::open(&trail_dir, root.trail_key(), Arc::clone(&clock), Arc::clone(&entropy))?;
     let trail = Arc::new(trail);
     move_root(&root, &trail, account.actor(&Caller::system(random_uuid(&*entropy))))?;
+    let ram = Arc::new(Ram::new(RamParts {
+        catalog: Arc::clone(&catalog),
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
+        key: root.ram_key(),
+        account_id: config.account_id.clone(),
+    }));
+    if is_new {
+        // As if the owner had consented in the console: the role may be deleted and made again.
+        ram.grant_ecs_role()?;
+    }
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
+        ram: Arc::clone(&ram),
         sealing_key: root.sealing_key(),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
@@ -143,6 +160,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         catalog,
         trail: Arc::clone(&trail),
         kms: Arc::clone(&kms),
+        ram: Arc::clone(&ram),
         store: Arc::new(FileStore::new(&layers)),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
@@ -157,8 +175,18 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         protection: secret::protection(),
         recovery,
     };
-    let root = Arc::new(root);
-    let house = House { disks, kms, root, trail, clock, entropy, metrics, account, _lock: lock };
+    let house = House {
+        disks,
+        kms,
+        root: Arc::new(root),
+        ram,
+        trail,
+        clock,
+        entropy,
+        metrics,
+        account,
+        _lock: lock,
+    };
     Ok((house, ready))
 }
 
@@ -189,6 +217,7 @@ fn configured(config: &Config) -> Endpoints {
         nbd_tcp: config.nbd.tcp,
         api_unix: config.api.unix.clone(),
         http: config.api.http,
+        https: config.api.https.as_ref().map(|https| https.address),
     }
 }
 
@@ -267,31 +296,19 @@ async fn serve_control_plane(
     (ready, announce): (&mut Ready, &mut dyn FnMut(&Ready)),
     signals: &mut process::Signals,
 ) -> Result<(), DaemonError> {
-    let unix = bind_unix(&config.api.unix)?;
-    unix.set_nonblocking(true).map_err(DaemonError::Start)?;
-    let unix = tokio::net::UnixListener::from_std(unix).map_err(DaemonError::Start)?;
-    let http = match config.api.http {
-        None => None,
-        Some(address) => {
-            let listener = bind_tcp(address)?;
-            ready.endpoints.http = listener.local_addr().ok();
-            listener.set_nonblocking(true).map_err(DaemonError::Start)?;
-            Some(tokio::net::TcpListener::from_std(listener).map_err(DaemonError::Start)?)
-        }
-    };
-    let api = Arc::new(control_plane(house, ready.endpoints.clone()));
+    let faces = Faces::bind(config, &mut ready.endpoints)?;
+    let tls = faces.tls();
+    let api = Arc::new(control_plane(config, house, ready.endpoints.clone()));
     let (stop, stopped) = watch::channel(false);
-    let mut faces = tokio::task::JoinSet::new();
-    faces.spawn(api::serve_unix(unix, Arc::clone(&api), stopped.clone()));
-    if let Some(listener) = http {
-        faces.spawn(api::serve_tcp(listener, api, stopped));
-    }
+    let mut faces = faces.serve(&api, &stopped);
     let mut timers = tokio::task::JoinSet::new();
     timers.spawn(fold_metrics(house.metrics.clone()));
     timers.spawn(destroy_due_keys(Arc::clone(&house.kms)));
     timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
     announce(ready);
-    signals.wait().await;
+    while signals.wait().await == Wish::Reload {
+        faces::reload(tls.as_deref());
+    }
     // Nobody left to tell is as good as told.
     let _ = stop.send(true);
     while faces.join_next().await.is_some() {}
@@ -336,11 +353,14 @@ async fn destroy_due_keys(kms: Arc<Kms>) {
     }
 }
 
-fn control_plane(house: &House, endpoints: Endpoints) -> Api {
+fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
+    let world = (Arc::clone(&house.clock), house.entropy.as_ref());
     let (disks, metrics) = (Arc::clone(&house.disks), house.metrics.clone());
     Api {
         disks: Arc::clone(&house.disks),
         kms: Arc::clone(&house.kms),
+        gate: Gate::new(Arc::clone(&house.ram), world, config.api.requests_per_second),
+        ram: Arc::clone(&house.ram),
         trail: Arc::clone(&house.trail),
         clock: Arc::clone(&house.clock),
         entropy: Arc::clone(&house.entropy),

@@ -77,18 +77,25 @@ pub const API_HEADERS_MAX: usize = 64;
 /// Parameters in one API request, query and form together; one more: 400.
 pub const API_PARAMETERS_MAX: usize = 512;
 
-/// Time a client has for the head of a request, and may idle between two; then we close.
+/// Time a client has for the head of a request, and may idle between two; then we close. A TLS
+/// handshake has as long.
 pub const API_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time a client has for the body of a request; then 408.
 pub const API_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time an answer may wait for a client that does not read; then we close.
+pub const API_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Requests an access key may make in a second unless told otherwise; one more: 429.
+pub const API_REQUESTS_PER_SECOND: u32 = 10_000;
 
 /// Age at which an API connection is closed after its current answer, and is cut
 /// [`SHUTDOWN_GRACE`] later: nobody holds a place for ever by not reading.
 pub const API_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 
 /// API connections at a time on one listener; more wait in the backlog.
-pub const API_CONNECTIONS_MAX: usize = 128;
+pub const API_CONNECTIONS_MAX: usize = 256;
 
 /// Attached disks in one daemon; one more is refused with `InstanceDiskLimitExceeded`.
 pub const ATTACHED_DISKS_MAX: usize = 10_000;

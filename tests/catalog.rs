@@ -8,7 +8,7 @@ use std::path::Path;
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{
     AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, DiskStatus, KeyRecord, KeyState,
-    KeyVersionRecord, LayerRecord, Operation, Page, RootRecord,
+    KeyVersionRecord, LayerRecord, Operation, Page, RootRecord, TagFilter, TagRecord, TaggedType,
 };
 use sealdisk::clock::Timestamp;
 use sealdisk::units::ByteCount;
@@ -105,6 +105,7 @@ fn holds(fresh: &dyn Fn() -> Box<dyn Catalog>) {
         disks_are_found_by_every_condition,
         layers_come_bottom_first,
         there_is_one_root,
+        tags_are_found_by_every_condition,
     ] {
         part(fresh().as_ref());
     }
@@ -133,6 +134,43 @@ fn keys_come_back_as_they_went_in(catalog: &dyn Catalog) {
     assert_eq!(catalog.alias("alias/a").unwrap(), Some(alias("alias/a", "k1")));
     assert_eq!(catalog.key("k2").unwrap(), None);
     assert_eq!(catalog.alias("alias/b").unwrap(), None);
+}
+
+fn tags_are_found_by_every_condition(catalog: &dyn Catalog) {
+    let tag = |id: &str, key: &str, value: &str| TagRecord {
+        resource_type: TaggedType::Key,
+        resource_id: id.into(),
+        key: key.into(),
+        value: value.into(),
+    };
+    let all = [tag("k1", "a", "1"), tag("k1", "b", ""), tag("k2", "a", "2")];
+    must(catalog, &[insert_key("k1"), Operation::PutTag(tag("k1", "a", "old"))]);
+    must(catalog, &all.clone().map(Operation::PutTag));
+    let none = TagFilter { ids: Vec::new(), ..TagFilter::of(TaggedType::Key, "") };
+    let found = |filter: &TagFilter| catalog.tags(filter, 10).unwrap();
+    assert_eq!(found(&none), all);
+    assert_eq!(catalog.tags(&none, 2).unwrap(), all[..2]);
+    let after = Some(("k1".to_owned(), "a".to_owned()));
+    assert_eq!(found(&TagFilter { after, ..none.clone() }), all[1..]);
+    assert_eq!(found(&TagFilter::of(TaggedType::Key, "k2")), all[2..]);
+    let with = |tags: &[(&str, Option<&str>)]| {
+        let owned = |(key, value): &(&str, Option<&str>)| ((*key).into(), value.map(Into::into));
+        found(&TagFilter { tags: tags.iter().map(owned).collect(), ..none.clone() })
+    };
+    assert_eq!(with(&[("a", None)]), [all[0].clone(), all[2].clone()]);
+    assert_eq!(with(&[("a", Some("1"))]), all[..1]);
+    assert_eq!(with(&[("a", Some("1")), ("b", None)]), all[..2]);
+    assert_eq!(with(&[("a", Some("2")), ("b", None)]), []);
+
+    let gone = |key: &str| Operation::DeleteTag {
+        resource_type: TaggedType::Key,
+        resource_id: "k1".into(),
+        key: key.into(),
+    };
+    must(catalog, &[gone("b"), gone("never there")]);
+    assert_eq!(found(&none), [all[0].clone(), all[2].clone()]);
+    must(catalog, &[Operation::DeleteKey("k1".into())]);
+    assert_eq!(found(&none), all[2..]);
 }
 
 fn names_are_unique(catalog: &dyn Catalog) {

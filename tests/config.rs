@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sealdisk::config::{
-    Config, ConfigError, LogFormat, LogLevel, PassphraseFrom, RootKey, load, parse,
+    Config, ConfigError, Https, LogFormat, LogLevel, PassphraseFrom, RootKey, load, parse,
 };
 use sealdisk::units::ByteCount;
 
@@ -84,7 +84,8 @@ fn what_is_written_is_meant() {
          account_id: 1234567890123456\n\
          root_key: {provider: file, path: /srv/root.key, create: true}\n\
          nbd:\n  unix: off\n  tcp: '[::1]:10809'\n  max_connections: 7\n  handshake_timeout: 2m\n\
-         api: {unix: /srv/api.sock, http: off}\n\
+         api:\n  unix: /srv/api.sock\n  http: off\n  requests_per_second: 5\n\
+         \x20 https: {address: '0.0.0.0:443', certificate: /srv/c.pem, key: /srv/k.pem}\n\
          limits: {request_buffers: 1GiB}\n\
          log: {format: json, level: warn}\n",
     )
@@ -94,7 +95,13 @@ fn what_is_written_is_meant() {
     assert_eq!((config.nbd.unix, config.nbd.max_connections), (None, 7));
     assert_eq!(config.nbd.tcp, Some("[::1]:10809".parse().unwrap()));
     assert_eq!(config.nbd.handshake_timeout, Duration::from_secs(120));
-    assert_eq!(config.api.http, None);
+    assert_eq!((config.api.http, config.api.requests_per_second), (None, 5));
+    let https = Https {
+        address: "0.0.0.0:443".parse().unwrap(),
+        certificate: "/srv/c.pem".into(),
+        key: "/srv/k.pem".into(),
+    };
+    assert_eq!(config.api.https, Some(https));
     assert_eq!(config.limits.request_buffers, ByteCount::new(1 << 30));
     assert_eq!((config.log.format, config.log.level), (LogFormat::Json, LogLevel::Warn));
 }
@@ -161,6 +168,12 @@ fn each_wrong_value_is_refused_with_its_line_and_what_is_allowed() {
         ("nbd:\n  handshake_timeout: 10\n", "2:22: nbd.handshake_timeout: `10` has no known unit"),
         ("nbd:\n  handshake_timeout: 1h\n", "2:22: nbd.handshake_timeout: `1h` is out of range"),
         ("api:\n  http: [8600]\n", "2:9: api.http: invalid type: sequence"),
+        ("api:\n  https: on\n", "2:10: api.https: `on` is not known; allowed: off, or a section"),
+        (
+            "api:\n  https: {address: '0.0.0.0:1', key: /k}\n",
+            "api.https: missing field `certificate`",
+        ),
+        ("api:\n  requests_per_second: 0\n", "2:24: api.requests_per_second: `0` is out of range"),
         ("limits:\n  request_buffers: 1GB\n", "2:20: limits.request_buffers: `1GB` has an unknown"),
         ("limits:\n  request_buffers: 1M\n", "2:20: limits.request_buffers: `1M` is out of range"),
         ("log:\n  format: xml\n", "2:11: log.format: `xml` is not known; allowed: text, json"),
@@ -169,6 +182,19 @@ fn each_wrong_value_is_refused_with_its_line_and_what_is_allowed() {
     for (text, expected) in cases {
         let refused = refusal(text);
         assert!(refused.contains(expected), "{refused}\n  should contain {expected}");
+    }
+}
+
+#[test]
+fn plain_http_is_for_the_local_host_unless_it_is_allowed() {
+    for local in ["127.0.0.1:1", "127.8.8.8:1", "'[::1]:1'"] {
+        assert!(read(&format!("api:\n  http: {local}\n")).is_ok(), "{local}");
+    }
+    for remote in ["0.0.0.0:1", "192.0.2.1:1", "'[::]:1'"] {
+        let text = format!("api:\n  http: {remote}\n");
+        let refused = refusal(&text);
+        assert!(refused.contains("use api.https, or say api.allow_remote_http: true"), "{refused}");
+        assert!(read(&format!("{text}  allow_remote_http: true\n")).is_ok(), "{remote}");
     }
 }
 

@@ -14,13 +14,13 @@ use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{
     Catalog, CatalogError, KeyRecord, KeyState, KeyVersionRecord, Operation, Page,
 };
-use sealdisk::clock::{ManualClock, SeededEntropy, Timestamp};
+use sealdisk::clock::{Clock, ManualClock, SeededEntropy, Timestamp};
 use sealdisk::kms::context::Context;
 use sealdisk::kms::{
-    Account, Action, CreateKey, ECS_KEY_ALIAS, KeyFilter, Kms, KmsError, KmsParts, Paging, blob,
-    state,
+    Account, Action, CreateKey, DISK_CONSENT_TAG, ECS_KEY_ALIAS, KeyFilter, Kms, KmsError,
+    KmsParts, Paging, blob, state,
 };
-use sealdisk::ram::{Caller, Principal};
+use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
 use sealdisk::trail::files::{DirectoryFiles, SegmentFile, SegmentFiles};
 use sealdisk::trail::{Direction, Query, Trail};
@@ -114,6 +114,7 @@ impl House {
         let kms = Kms::open(KmsParts {
             catalog: catalog.clone(),
             trail: trail.clone(),
+            ram: ram(&(catalog.clone() as Arc<dyn Catalog>), &(clock.clone() as _)),
             sealing_key: root_key(),
             clock: clock.clone(),
             entropy,
@@ -169,6 +170,18 @@ impl House {
     }
 }
 
+fn ram(catalog: &Arc<dyn Catalog>, clock: &Arc<dyn Clock>) -> Arc<Ram> {
+    let ram = Ram::new(RamParts {
+        catalog: Arc::clone(catalog),
+        clock: Arc::clone(clock),
+        entropy: Arc::new(SeededEntropy::new(77)),
+        key: sealdisk::kms::root::ram_key(&root_key()),
+        account_id: ACCOUNT.into(),
+    });
+    ram.grant_ecs_role().unwrap();
+    Arc::new(ram)
+}
+
 fn account() -> Account {
     Account { account_id: ACCOUNT.into(), region: "cn-hangzhou".into() }
 }
@@ -179,6 +192,7 @@ fn caller(principal: Principal) -> Caller {
         request_id: Uuid::from_u128(0x1234),
         source: "unix:uid=0".into(),
         user_agent: "test".into(),
+        route: Route::LOCAL,
     }
 }
 
@@ -360,7 +374,8 @@ fn published(action: Action) -> &'static str {
         ScheduleKeyDeletion => "++-+",
         CancelKeyDeletion => "--+-",
         CreateAlias => "++-+",
-        UpdateAlias | UpdateKeyDescription | TagResource | UntagResource => "++=+",
+        UpdateAlias | UpdateKeyDescription | TagResource | UntagResource | TagResources
+        | UntagResources => "++=+",
         ImportKeyMaterial => "++-+",
         CreateKey
         | CreateServiceKey
@@ -372,6 +387,8 @@ fn published(action: Action) -> &'static str {
         | ListAliasesByKeyId
         | ListKeyVersions
         | DescribeKeyVersion
+        | ListResourceTags
+        | ListTagResources
         | GetParametersForImport
         | DeleteKeyMaterial => "++++",
     }
@@ -412,6 +429,10 @@ fn every_operation_in_every_state() {
         UpdateRotationPolicy,
         TagResource,
         UntagResource,
+        TagResources,
+        UntagResources,
+        ListResourceTags,
+        ListTagResources,
         GetParametersForImport,
         ImportKeyMaterial,
         DeleteKeyMaterial,
@@ -823,6 +844,10 @@ fn strangers_are_told_nothing() {
 fn the_disk_service_uses_customer_keys_through_its_role() {
     let house = House::new();
     let (kms, id) = (&house.kms, house.key());
+    let untagged = kms.generate_data_key(&ecs(), &id, 64, &none());
+    refused(untagged, "Forbidden.NoPermission", 403);
+    let consent = (DISK_CONSENT_TAG.to_owned(), "True".to_owned());
+    kms.tag(&root(), Action::TagResource, &[&id], &[consent]).unwrap();
     let made = kms.generate_data_key(&ecs(), &id, 64, &none()).unwrap();
     let event = house.last_event();
     assert_eq!(event["userIdentity"]["type"], "assumed-role");
@@ -831,7 +856,14 @@ fn the_disk_service_uses_customer_keys_through_its_role() {
     kms.decrypt(&ecs(), &made.blob, &none()).unwrap();
     refused(kms.disable_key(&ecs(), &id), "Forbidden.NoPermission", 403);
     refused(kms.schedule_key_deletion(&ecs(), &id, 7), "Forbidden.NoPermission", 403);
-    refused(kms.list_keys(&ecs(), &[], Paging::default()), "Forbidden.NoPermission", 403);
+    // Its role may look, as the published pattern of such roles has it.
+    assert_eq!(kms.list_keys(&ecs(), &[], Paging::default()).unwrap().total, 1);
+    let refused = kms.encrypt(&stranger_service(), &id, b"x", &none());
+    assert!(matches!(refused, Err(KmsError::NoPermission)));
+}
+
+fn stranger_service() -> Caller {
+    caller(Principal::Service { name: "rds.aliyuncs.com" })
 }
 
 // ---- the trail --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::format::Format;
 use super::rpc::Paging;
 use crate::secret::Secret;
 
@@ -50,23 +51,22 @@ impl Answer {
         self
     }
 
-    /// The body. A secret is encoded straight from the arena into the one buffer that goes to the
-    /// socket, which is wiped when the last reader lets it go. What remains out of our reach: the
-    /// kernel's socket buffer, and whatever the client does.
-    pub(super) fn into_body(self, request_id: Uuid) -> Bytes {
+    /// The body of the answer to `action`. A secret is encoded straight from the arena into the one
+    /// buffer that goes to the socket, which is wiped when the last reader lets it go. What remains
+    /// out of our reach: the kernel's socket buffer, and whatever the client does.
+    pub(super) fn into_body(self, request_id: Uuid, action: &str, format: Format) -> Bytes {
         let public = self.with("RequestId", request_id.to_string());
-        let rest = Value::Object(public.fields).to_string();
-        let Some((name, secret)) = public.secret else { return rest.into() };
-        let head = format!("{{\"{name}\":\"");
+        let name = public.secret.as_ref().map(|(name, _)| *name);
+        let (head, rest) = format.around(action, public.fields, name);
+        let Some((_, secret)) = public.secret else { return head.into() };
         let encoded = secret.len().div_ceil(3) * 4;
         let mut body = Zeroizing::new(vec![0; head.len() + encoded]);
         // Room for all of it at once: growing would leave a copy behind.
-        body.reserve_exact(rest.len() + 1);
+        body.reserve_exact(rest.len());
         body[..head.len()].copy_from_slice(head.as_bytes());
         let written = STANDARD.encode_slice(secret.expose(), &mut body[head.len()..]);
         debug_assert_eq!(written, Ok(encoded));
-        body.extend_from_slice(b"\",");
-        body.extend_from_slice(&rest.as_bytes()[1..]);
+        body.extend_from_slice(rest.as_bytes());
         Bytes::from_owner(body)
     }
 }
@@ -80,18 +80,26 @@ mod tests {
         for len in [0, 1, 2, 3, 32, 64] {
             let secret = Secret::from_fn(len, |bytes| bytes.fill(7));
             let answer = Answer::new().with("KeyId", "k\"1").with_secret("Plaintext", secret);
-            let body = answer.into_body(Uuid::nil());
+            let body = answer.into_body(Uuid::nil(), "Do", Format::Json);
             let read: Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(read["Plaintext"], STANDARD.encode(vec![7; len]));
             assert_eq!(read["KeyId"], "k\"1");
             assert_eq!(read["RequestId"], "00000000-0000-0000-0000-000000000000");
+
+            let secret = Secret::from_fn(len, |bytes| bytes.fill(7));
+            let answer = Answer::new().with("KeyId", "k").with_secret("Plaintext", secret);
+            let body = answer.into_body(Uuid::nil(), "Decrypt", Format::Xml);
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            let expected = format!("<Plaintext>{}</Plaintext>", STANDARD.encode(vec![7; len]));
+            assert!(text.contains(&format!("<DecryptResponse>{expected}<KeyId>k</KeyId>")));
         }
     }
 
     #[test]
     fn lists_are_wrapped_twice() {
         let page = (Paging { number: 2, size: 10 }, 11, vec![Value::from("k")]);
-        let body = Answer::new().with_page("Keys", "Key", page).into_body(Uuid::nil());
+        let body =
+            Answer::new().with_page("Keys", "Key", page).into_body(Uuid::nil(), "Do", Format::Json);
         let read: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(read["Keys"]["Key"][0], "k");
         assert_eq!((&read["PageNumber"], &read["TotalCount"]), (&2.into(), &11.into()));

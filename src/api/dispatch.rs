@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::rpc::{Call, Parameters, Product};
 use super::{Api, actiontrail, ecs, kms, own};
-use crate::ram::{self, Caller};
+use crate::ram::{Caller, Conditions};
 
 /// One action: parses its parameters, calls the domain, words the answer. Blocking.
 pub(super) type Handler = fn(&Api, &Caller, &Parameters) -> Result<Answer, ApiError>;
@@ -32,7 +32,10 @@ pub(super) fn authorise(
     relative: &str,
 ) -> Result<(), ApiError> {
     let resource = format!("acs:{service}:{}:{}:{relative}", api.region, api.account_id);
-    if ram::decide(&caller.principal, &format!("{service}:{action}"), &resource).is_allowed() {
+    let action = format!("{service}:{action}");
+    let conditions = Conditions::of(caller);
+    let decision = api.ram.decide(&caller.principal, &action, &resource, &conditions)?;
+    if decision.is_allowed() {
         return Ok(());
     }
     let message = "This operation is forbidden by permission system.";

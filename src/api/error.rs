@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::rpc::Product;
 use crate::disk::ControlError;
 use crate::kms::KmsError;
+use crate::ram::RamError;
 use crate::trail::TrailError;
 
 /// A refusal in the form the cloud publishes: HTTP status, code, message.
@@ -85,6 +86,12 @@ impl ApiError {
 impl From<KmsError> for ApiError {
     fn from(error: KmsError) -> Self {
         Self { is_recorded: true, ..Self::new(error.status(), error.code(), error.message()) }
+    }
+}
+
+impl From<RamError> for ApiError {
+    fn from(error: RamError) -> Self {
+        Self { code: error.code().into(), ..Self::new(error.status(), "", error.message()) }
     }
 }
 

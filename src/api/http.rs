@@ -1,6 +1,7 @@
 //! One HTTP request: who may ask what, how much of it is read, and the answer as bytes.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,20 +9,25 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::format::Format;
+use super::gate::{self, Admitted};
 use super::rpc::{Call, Wire};
+use super::sign::Message;
 use super::{Api, dispatch, refusal, status};
 use crate::clock::random_uuid;
 use crate::limits;
 use crate::metrics;
-use crate::ram::{Caller, Principal};
+use crate::ram::{Caller, Principal, Route};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+/// Header that names the request in every answer, as the cloud's gateway does.
+const REQUEST_ID: &str = "x-acs-request-id";
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 /// Longest `User-Agent` that is kept for the trail, in characters.
@@ -31,19 +37,27 @@ const USER_AGENT_CHARS_MAX: usize = 256;
 pub(super) trait Control: Send + Sync + 'static {
     /// A fresh id for one request.
     fn request_id(&self) -> Uuid;
-    /// Does what is asked. Blocking.
-    fn answer(&self, call: &Call, origin: Origin) -> Result<Bytes, ApiError>;
+    /// Checks who asks and does what is asked. Blocking.
+    fn answer(&self, asked: &Asked, origin: Origin) -> Result<Bytes, ApiError>;
     /// The body of `/health`. May block shortly.
     fn health(&self) -> Value;
     /// The body of `/metrics`. May block shortly.
     fn metrics(&self) -> String;
 }
 
+/// One request to do something, whole, and the bytes it was read from.
+pub(super) struct Asked {
+    pub(super) call: Call,
+    pub(super) format: Format,
+    head: Parts,
+    form: Bytes,
+}
+
 /// Where a request came from.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     pub(super) request_id: Uuid,
-    pub(super) source: String,
+    pub(super) peer: Arc<Peer>,
     pub(super) user_agent: String,
 }
 
@@ -54,15 +68,56 @@ pub(super) struct Peer {
     pub(super) source: String,
     /// What they may ask for.
     pub(super) access: Access,
+    /// Their address; `None` on a unix socket.
+    pub(super) address: Option<IpAddr>,
+    /// Nobody on the way can listen.
+    pub(super) is_secure: bool,
 }
 
 /// What a peer may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Everything, as the account's owner.
+    /// Everything, as the account's owner; as somebody else if they sign as such.
     Owner,
+    /// What whoever signed a request may.
+    Signed,
     /// `/health` and `/metrics`; for the rest, this is why not.
     StatusOnly(&'static str),
+}
+
+impl Asked {
+    /// Runs `work` on what was signed.
+    fn with_message<T>(&self, work: impl FnOnce(&Message<'_>) -> T) -> T {
+        let fields = self.head.headers.iter();
+        let headers: Vec<_> =
+            fields.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        work(&Message {
+            method: self.head.method.as_str(),
+            query: self.head.uri.query().unwrap_or_default(),
+            headers: &headers,
+            body: &self.form,
+        })
+    }
+}
+
+impl Api {
+    fn caller(&self, asked: &Asked, origin: Origin) -> Result<Caller, ApiError> {
+        let product = asked.call.product;
+        let admitted = asked.with_message(|message| self.gate.admit(message, product))?;
+        let (principal, access_key_id) = match (admitted, origin.peer.access) {
+            (Some(Admitted { principal, access_key_id }), _) => (principal, Some(access_key_id)),
+            (None, Access::Owner) => (Principal::Root { account: self.account_id.clone() }, None),
+            (None, _) => return Err(gate::unsigned()),
+        };
+        let (address, is_secure) = (origin.peer.address, origin.peer.is_secure);
+        Ok(Caller {
+            route: Route { access_key_id, address, is_secure },
+            principal,
+            request_id: origin.request_id,
+            source: origin.peer.source.clone(),
+            user_agent: origin.user_agent,
+        })
+    }
 }
 
 impl Control for Api {
@@ -70,21 +125,18 @@ impl Control for Api {
         random_uuid(self.entropy.as_ref())
     }
 
-    fn answer(&self, call: &Call, origin: Origin) -> Result<Bytes, ApiError> {
-        let handler = dispatch::find(call)?;
+    fn answer(&self, asked: &Asked, origin: Origin) -> Result<Bytes, ApiError> {
+        let Asked { call, format, .. } = asked;
         let request_id = origin.request_id;
-        let caller = Caller {
-            principal: Principal::Root { account: self.account_id.clone() },
-            request_id,
-            source: origin.source,
-            user_agent: origin.user_agent,
-        };
+        let caller = self.caller(asked, origin)?;
+        // Only who may call at all is told which actions there are.
+        let handler = dispatch::find(call)?;
         let answered = handler(self, &caller, &call.parameters)
             .map_err(|error| refusal::record(self, call, &caller, error));
         // The name had a handler, so it is one of ours.
         let status = answered.as_ref().map_or_else(|error| error.status, |_| 200);
         metrics::api_request(&call.action, status);
-        Ok(answered?.into_body(request_id))
+        Ok(answered?.into_body(request_id, &call.action, *format))
     }
 
     fn health(&self) -> Value {
@@ -105,31 +157,77 @@ pub(super) async fn handle(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let request_id = control.request_id();
     let host_id = header(request.headers(), HOST.as_str()).unwrap_or_default().to_owned();
-    let origin = Origin {
-        request_id,
-        source: peer.source.clone(),
-        user_agent: user_agent(request.headers()),
-    };
+    let user_agent = user_agent(request.headers());
+    let origin = Origin { request_id, peer, user_agent };
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let answered = match request.uri().path() {
-        "/health" if is_read => blocking(move || Ok(control.health().to_string().into())).await,
-        "/metrics" if is_read => {
-            let text = blocking(move || Ok(control.metrics().into())).await;
-            return Ok(respond(text, TEXT, request_id, &host_id));
+    let json = Format::Json;
+    let (answered, format, content_type) = match request.uri().path() {
+        "/health" if is_read => {
+            let health = blocking(move || Ok(control.health().to_string().into())).await;
+            (health, json, json.content_type())
         }
-        "/" => call(request, control, peer.access, (origin, body_timeout)).await,
-        _ => Err(ApiError::new(404, "InvalidAction.NotFound", "There is nothing at this path.")
-            .recommending("the API is at /, its state at /health and /metrics")),
+        "/metrics" if is_read => (blocking(move || Ok(control.metrics().into())).await, json, TEXT),
+        "/" => {
+            let (answered, format) = call(request, control, origin, body_timeout).await;
+            (answered, format, format.content_type())
+        }
+        _ => {
+            let refused = ApiError::new(404, "InvalidAction.NotFound", "There is nothing here.")
+                .recommending("the API is at /, its state at /health and /metrics");
+            (Err(refused), json, json.content_type())
+        }
     };
-    Ok(respond(answered, JSON, request_id, &host_id))
+    let mut response = match answered {
+        Ok(body) => respond(StatusCode::OK, content_type, body),
+        Err(error) => {
+            let status = StatusCode::from_u16(error.status);
+            let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let body = format.error_body(&error.body(request_id, &host_id));
+            respond(status, format.content_type(), body)
+        }
+    };
+    if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    Ok(response)
 }
 
+/// Reads a call and has it done; the answer, and the form it is wanted in.
 async fn call(
     request: Request<Incoming>,
     control: Arc<dyn Control>,
+    origin: Origin,
+    body_timeout: Duration,
+) -> (Result<Bytes, ApiError>, Format) {
+    let asked = match read(request, origin.peer.access, body_timeout).await {
+        Ok(asked) => asked,
+        Err(error) => return (Err(error), Format::Json),
+    };
+    let format = asked.format;
+    let answered = blocking(move || {
+        let request_id = origin.request_id;
+        let action = asked.call.action.as_str();
+        // Whatever is logged on the way carries the id that the answer and the trail have.
+        let _span = tracing::info_span!("call", %request_id, action).entered();
+        let answered = control.answer(&asked, origin);
+        match &answered {
+            Ok(_) => tracing::debug!("answered"),
+            Err(ApiError { status, code, .. }) if *status >= 500 => {
+                tracing::warn!(status, %code, "failed");
+            }
+            Err(ApiError { status, code, .. }) => tracing::debug!(status, %code, "refused"),
+        }
+        answered
+    });
+    (answered.await, format)
+}
+
+/// Reads a request whole and makes sense of it; nothing is known yet of who sent it.
+async fn read(
+    request: Request<Incoming>,
     access: Access,
-    (origin, body_timeout): (Origin, Duration),
-) -> Result<Bytes, ApiError> {
+    body_timeout: Duration,
+) -> Result<Asked, ApiError> {
     if let Access::StatusOnly(reason) = access {
         return Err(ApiError::new(403, "Forbidden.NoPermission", reason));
     }
@@ -154,7 +252,8 @@ async fn call(
         form: &form,
     };
     let call = Call::read(&wire)?;
-    blocking(move || control.answer(&call, origin)).await
+    let format = Format::asked(call.parameters.filled("Format"))?;
+    Ok(Asked { call, format, head, form })
 }
 
 /// Reads a body whole, within its bounds of length and time.
@@ -192,20 +291,7 @@ async fn blocking(
     })
 }
 
-fn respond(
-    answered: Result<Bytes, ApiError>,
-    content_type: HeaderValue,
-    request_id: Uuid,
-    host_id: &str,
-) -> Response<Full<Bytes>> {
-    let (status, content_type, body) = match answered {
-        Ok(body) => (StatusCode::OK, content_type, body),
-        Err(error) => {
-            let status = StatusCode::from_u16(error.status);
-            let body = error.body(request_id, host_id).to_string().into();
-            (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), JSON, body)
-        }
-    };
+fn respond(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);

@@ -8,6 +8,7 @@ use super::Api;
 use super::answer::Answer;
 use super::dispatch::Handler;
 use super::error::ApiError;
+use super::kms_tags;
 use super::rpc::{Paging, Parameters};
 use crate::catalog::{AliasRecord, KeyRecord, KeyVersionRecord, Listed};
 use crate::kms::{CreateKey, DELETION_WINDOW_DAYS, ENCRYPT_BYTES_MAX, KeyFilter, data_key_bytes};
@@ -39,7 +40,7 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "Decrypt" => decrypt,
         "GenerateDataKey" => generate_data_key,
         "GenerateDataKeyWithoutPlaintext" => generate_data_key_without_plaintext,
-        _ => return None,
+        _ => return kms_tags::handler(action),
     })
 }
 

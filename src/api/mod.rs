@@ -1,18 +1,19 @@
 //! The control plane's face: the cloud's RPC actions over HTTP/1.1.
 //!
 //! ```text
-//! listen.rs  accept, count, stop in order          one unix listener, one TCP listener
-//! http.rs    bytes -> request, answer -> bytes     limits, timeouts, who may ask what
+//! listen.rs  accept, count, stop in order          unix, HTTP, HTTPS (tls.rs)
+//! http.rs    bytes -> request, answer -> bytes     limits, timeouts
 //! rpc.rs     query + form + headers -> Call        pure, fuzzed
+//! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts
 //! dispatch.rs (version, action) -> handler         one table
 //! kms.rs ecs.rs actiontrail.rs own.rs keeping.rs   one small function an action
 //! error.rs   domain error -> published code        the only such table
+//! format.rs  JSON or XML
 //! ```
 //!
 //! Handlers are blocking code and run on the blocking pool, so that a slow fsync holds up nobody's
 //! socket. The unix listener serves the daemon's own user and root, told by peer credentials, as
-//! the account's owner. The TCP listener serves `/health` and `/metrics` alone until requests can
-//! be signed.
+//! the account's owner. Over TCP every request is signed; `/health` and `/metrics` are for all.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::clock::{Clock, Entropy};
 use crate::disk::Disks;
 use crate::kms::Kms;
 use crate::kms::root::Root;
+use crate::ram::Ram;
 use crate::trail::Trail;
 
 mod actiontrail;
@@ -29,19 +31,28 @@ mod answer;
 mod dispatch;
 mod ecs;
 pub mod error;
+mod format;
+mod gate;
 mod http;
 mod keeping;
 mod kms;
+mod kms_tags;
 mod listen;
 mod own;
+pub mod percent;
+mod rate;
 mod refusal;
 pub mod rpc;
+pub mod sign;
 mod status;
+mod tls;
 
 #[cfg(test)]
 mod tests;
 
-pub use listen::{serve_tcp, serve_unix};
+pub use gate::{Admitted, Gate};
+pub use listen::{serve_http, serve_https, serve_unix};
+pub use tls::{Tls, TlsError};
 
 /// Version of the product that holds what the cloud does not have (`CreateLocalDisk`,
 /// `ExportDiskKey`, …).
@@ -61,8 +72,10 @@ pub struct Endpoints {
     pub nbd_tcp: Option<SocketAddr>,
     /// Unix socket of the API.
     pub api_unix: PathBuf,
-    /// HTTP address of health and metrics.
+    /// HTTP address of the API.
     pub http: Option<SocketAddr>,
+    /// HTTPS address of the API.
+    pub https: Option<SocketAddr>,
 }
 
 /// What the actions work on.
@@ -71,8 +84,12 @@ pub struct Api {
     pub disks: Arc<Disks>,
     /// The keys.
     pub kms: Arc<Kms>,
+    /// Who may do what, and whose access keys are whose.
+    pub ram: Arc<Ram>,
     /// What happened.
     pub trail: Arc<Trail>,
+    /// Who signed a request.
+    pub gate: Gate,
     /// Time of day, and uptime: its monotonic time starts with the process.
     pub clock: Arc<dyn Clock>,
     /// Request ids.

@@ -26,7 +26,7 @@ pub(super) fn record(api: &Api, call: &Call, caller: &Caller, error: ApiError) -
         region: api.region.clone(),
         source: caller.source.clone(),
         user_agent: caller.user_agent.clone(),
-        user_identity: caller.user_identity(&api.account_id, ServiceActsAs::Itself),
+        user_identity: caller.user_identity(&api.account_id, &ServiceActsAs::Itself),
     };
     let event = Event::new(service, call.action.clone(), actor);
     let is_read = ["Describe", "List", "Lookup"].iter().any(|verb| call.action.starts_with(verb));

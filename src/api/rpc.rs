@@ -16,6 +16,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::OWN_VERSION;
 use super::error::ApiError;
+use super::percent;
 use crate::catalog::Page;
 use crate::kms;
 use crate::limits;
@@ -114,39 +115,20 @@ fn unreadable(what: &str) -> ApiError {
 fn read_pairs(text: &str, values: &mut Values) -> Result<(), ApiError> {
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decode(name)?;
+        let name = decoded(name)?;
         if values.0.len() == limits::API_PARAMETERS_MAX {
             return Err(unreadable("there are too many"));
         }
         if values.0.contains_key(&name) {
             return Err(ApiError::invalid(&name).recommending("it is there twice; send it once"));
         }
-        values.0.insert(name, decode(value)?);
+        values.0.insert(name, decoded(value)?);
     }
     Ok(())
 }
 
-/// Undoes `application/x-www-form-urlencoded`. Strict: `%` is followed by two hex digits, and the
-/// result is UTF-8.
-fn decode(text: &str) -> Result<String, ApiError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let pair = rest.next().and_then(hex).zip(rest.next().and_then(hex));
-                let (high, low) = pair.ok_or_else(|| unreadable("a % lacks two hex digits"))?;
-                high << 4 | low
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).map_err(|_| unreadable("a value is no UTF-8"))
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|value| value as u8)
+fn decoded(text: &str) -> Result<String, ApiError> {
+    percent::decode(text).map_err(|error| unreadable(&error.to_string()))
 }
 
 /// The parameters of a call. Values may be secret (`Plaintext`): wiped on drop, not in `Debug`. The

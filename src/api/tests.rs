@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::dispatch;
 use super::error::ApiError;
-use super::http::{Access, Control, Origin, Peer};
+use super::http::{Access, Asked, Control, Origin, Peer};
 use super::listen::{Accept, Bounds, serve};
 use super::rpc::{Call, Parameters, Wire};
 use crate::limits;
@@ -25,10 +25,11 @@ impl Control for Echo {
         Uuid::from_u128(7)
     }
 
-    fn answer(&self, call: &Call, origin: Origin) -> Result<Bytes, ApiError> {
+    fn answer(&self, asked: &Asked, origin: Origin) -> Result<Bytes, ApiError> {
+        let call = &asked.call;
         assert_ne!(call.action, "Panic", "this request is meant to fail");
         let note = call.parameters.text("Note").unwrap_or_default();
-        let said = json!({"Action": call.action, "Source": origin.source, "Note": note});
+        let said = json!({"Action": call.action, "Source": origin.peer.source, "Note": note});
         Ok(said.to_string().into())
     }
 
@@ -45,11 +46,19 @@ impl Control for Echo {
 struct Strangers(UnixListener);
 
 impl Accept for Strangers {
+    type Raw = UnixStream;
     type Stream = UnixStream;
 
     async fn next(&self) -> std::io::Result<(UnixStream, Peer)> {
         let (stream, peer) = self.0.next().await?;
         Ok((stream, Peer { access: Access::StatusOnly("who are you"), ..peer }))
+    }
+
+    fn open(
+        &self,
+        raw: UnixStream,
+    ) -> impl Future<Output = std::io::Result<UnixStream>> + Send + 'static {
+        self.0.open(raw)
     }
 }
 
@@ -152,7 +161,7 @@ async fn an_error_has_the_published_body() {
 }
 
 #[tokio::test]
-async fn tcp_serves_state_and_nothing_else() {
+async fn tcp_serves_state_to_all() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopping) = watch::channel(false);
@@ -163,8 +172,7 @@ async fn tcp_serves_state_and_nothing_else() {
     assert_eq!(ask(get("/health")).await, (200, "{\"status\":\"ok\"}".to_owned()));
     assert_eq!(ask(get("/metrics")).await, (200, "disks 3\n".to_owned()));
     let (status, body) = ask(get("/?Action=ListKeys&Version=2016-01-20")).await;
-    assert_eq!(status, 403);
-    assert!(body.contains("Use the unix socket"), "{body}");
+    assert!(status == 200 && body.contains("\"Source\":\"127.0.0.1\""), "{body}");
     stop.send(true).unwrap();
     task.await.unwrap();
 }

@@ -10,12 +10,13 @@
 use std::fmt;
 use std::path::Path;
 
+pub mod ram;
 pub mod record;
 pub mod sqlite;
 
 pub use record::{
     AliasRecord, DiskRecord, DiskStatus, KeyRecord, KeyState, KeyVersionRecord, LayerRecord,
-    RootRecord,
+    RootRecord, TagRecord, TaggedType,
 };
 
 /// One step of a change.
@@ -27,7 +28,7 @@ pub enum Operation {
     UpdateKey(KeyRecord),
     /// A further version of a key.
     InsertKeyVersion(KeyVersionRecord),
-    /// Removes a key, its versions and its aliases.
+    /// Removes a key, its versions, its aliases and its tags.
     DeleteKey(String),
     /// A new alias.
     InsertAlias(AliasRecord),
@@ -35,6 +36,18 @@ pub enum Operation {
     UpdateAlias(AliasRecord),
     /// Removes an alias by name.
     DeleteAlias(String),
+    /// Puts a tag on a thing; replaces one of the same name. Whether the thing is there is the
+    /// caller's to know.
+    PutTag(TagRecord),
+    /// Takes the tag of this name off a thing; no failure if there is none.
+    DeleteTag {
+        /// What it is on.
+        resource_type: TaggedType,
+        /// Id of what it is on.
+        resource_id: String,
+        /// Its name.
+        key: String,
+    },
     /// A new disk and its layers, in status `Creating`.
     InsertDisk(DiskRecord, Vec<LayerRecord>),
     /// Replaces the mutable fields of a disk if its status and epoch still are what the caller saw;
@@ -59,6 +72,8 @@ pub enum Operation {
         /// Id of the root key that the caller saw.
         seen_root_key_id: String,
     },
+    /// A step of a change of users, roles or policies.
+    Ram(ram::RamOperation),
 }
 
 /// A question about disks: all conditions must hold; `None` asks nothing.
@@ -76,6 +91,26 @@ pub struct DiskFilter {
     pub kms_key_id: Option<String>,
     /// Attached to this instance.
     pub instance_id: Option<String>,
+}
+
+/// A question about tags: all conditions must hold; what is empty asks nothing.
+#[derive(Clone, Debug)]
+pub struct TagFilter {
+    /// On things of this type.
+    pub resource_type: TaggedType,
+    /// On any of these things.
+    pub ids: Vec<String>,
+    /// On things that have all of these tags (any value where there is none); only these are given.
+    pub tags: Vec<(String, Option<String>)>,
+    /// Only what follows this thing's id and tag's name, to go on where a page ended.
+    pub after: Option<(String, String)>,
+}
+
+impl TagFilter {
+    /// The tags of one thing.
+    pub fn of(resource_type: TaggedType, id: &str) -> Self {
+        Self { resource_type, ids: vec![id.to_owned()], tags: Vec::new(), after: None }
+    }
 }
 
 /// Which part of a list: `offset` entries are left out, at most `limit` follow.
@@ -111,6 +146,8 @@ pub enum CatalogError {
     Exists,
     /// What the change names is not there.
     NotFound,
+    /// Something else still refers to what was to be removed.
+    Referenced,
     /// The disk is no longer as the caller saw it: another change came first.
     Changed,
     /// The gate refused: its reason. Nothing was changed.
@@ -131,6 +168,7 @@ impl fmt::Display for CatalogError {
         match self {
             Self::Exists => f.write_str("catalog: there is one of that name already"),
             Self::NotFound => f.write_str("catalog: no such record"),
+            Self::Referenced => f.write_str("catalog: other records still refer to this one"),
             Self::Changed => f.write_str("catalog: the record was changed meanwhile"),
             Self::Gate(error) => write!(f, "catalog: nothing was changed: {error}"),
             Self::Newer { found, known } => write!(
@@ -153,7 +191,7 @@ impl std::error::Error for CatalogError {
 }
 
 /// The store of records. One writer at a time; readers see whole changes only.
-pub trait Catalog: Send + Sync {
+pub trait Catalog: ram::RamCatalog + Send + Sync {
     /// Makes all of `operations` durable, or none. `gate` runs just before.
     fn apply(&self, operations: &[Operation], gate: Gate<'_>) -> Result<(), CatalogError>;
 
@@ -182,6 +220,9 @@ pub trait Catalog: Send + Sync {
         key_id: Option<&str>,
         page: Page,
     ) -> Result<Listed<AliasRecord>, CatalogError>;
+
+    /// The first `limit` tags that meet `filter`, by thing and name.
+    fn tags(&self, filter: &TagFilter, limit: u64) -> Result<Vec<TagRecord>, CatalogError>;
 
     /// The disk with this id, whatever its status.
     fn disk(&self, disk_id: &str) -> Result<Option<DiskRecord>, CatalogError>;

@@ -67,6 +67,26 @@ pub struct AliasRecord {
     pub created: Timestamp,
 }
 
+/// What kind of thing a tag is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TaggedType {
+    /// A KMS key.
+    Key,
+}
+
+/// A tag: a note on a thing, which policies can ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagRecord {
+    /// What it is on.
+    pub resource_type: TaggedType,
+    /// Id of what it is on.
+    pub resource_id: String,
+    /// Its name, once on each thing.
+    pub key: String,
+    /// What it says; may be empty.
+    pub value: String,
+}
+
 /// Life of a disk (ECS 2014-05-26, `Status`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiskStatus {
@@ -185,6 +205,20 @@ impl DiskStatus {
         [Creating, Available, Attaching, InUse, Detaching, Deleting]
             .into_iter()
             .find(|status| status.as_str() == text)
+    }
+}
+
+impl TaggedType {
+    /// The published name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+        }
+    }
+
+    /// The type of this published name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Key].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 

@@ -18,12 +18,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use super::{
     AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, Gate, KeyRecord, KeyVersionRecord,
-    LayerRecord, Listed, Operation, Page, RootRecord,
+    LayerRecord, Listed, Operation, Page, RootRecord, TagFilter, TagRecord,
 };
 
 mod change;
 mod copy;
 mod question;
+mod ram;
 mod row;
 
 pub use copy::read_root;
@@ -120,6 +121,7 @@ impl Catalog for SqliteCatalog {
         for operation in operations {
             change::make(&transaction, operation).map_err(|refusal| match refusal {
                 change::Refusal::NotFound => CatalogError::NotFound,
+                change::Refusal::Referenced => CatalogError::Referenced,
                 change::Refusal::Changed => CatalogError::Changed,
                 change::Refusal::Sqlite(error) => self.change_error(error),
             })?;
@@ -158,6 +160,10 @@ impl Catalog for SqliteCatalog {
         page: Page,
     ) -> Result<Listed<AliasRecord>, CatalogError> {
         self.read(|reader| question::aliases(reader, key_id, page))
+    }
+
+    fn tags(&self, filter: &TagFilter, limit: u64) -> Result<Vec<TagRecord>, CatalogError> {
+        self.read(|reader| question::tags(reader, filter, limit))
     }
 
     fn disk(&self, disk_id: &str) -> Result<Option<DiskRecord>, CatalogError> {
@@ -293,6 +299,12 @@ fn check_integrity(path: &Path, writer: &Connection) -> Result<(), CatalogError>
 }
 
 fn failure(path: &Path, doing: &'static str, cause: Cause) -> CatalogError {
+    let cause = match cause {
+        Cause::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            Cause::Damaged(error.to_string())
+        }
+        other => other,
+    };
     CatalogError::Database(Box::new(SqliteError { path: path.to_owned(), doing, cause }))
 }
 

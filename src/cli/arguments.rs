@@ -114,7 +114,7 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
           value_parser = listen)]
     pub nbd_tcp: Option<Listen>,
-    /// Serve health and metrics here instead of 127.0.0.1:8600, or off
+    /// Serve the API over HTTP here, signed, instead of at 127.0.0.1:8600, or off
     #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
           value_parser = listen)]
     pub http: Option<Listen>,

@@ -47,6 +47,9 @@ fn create_disk(create: &CreateDisk, client: &Client, output: &Output) -> Result<
     let encrypted = (!create.unencrypted).to_string();
     let named = create.key_id.as_deref().filter(|key| *key != SERVICE_KEY);
     let key_id = named.map(|key| key::resolve(client, key)).transpose()?;
+    if let Some(key) = &key_id {
+        key::consent(client, key)?;
+    }
     let mut parameters = vec![("Encrypted", encrypted.as_str())];
     parameters.push((if is_published { "Size" } else { "SizeBytes" }, &size));
     parameters.extend(create.name.iter().map(|name| ("DiskName", name.as_str())));

@@ -1,12 +1,13 @@
 //! `sealdisk key …`
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::arguments::KeyCommand;
 use super::client::{Client, KMS, text, wrapped};
 use super::failure::Failure;
 use super::output::{Cell, Output, Table, human_age, render_fields};
 use crate::clock::{Clock, SystemClock};
+use crate::kms::DISK_CONSENT_TAG;
 
 pub(super) fn run(command: KeyCommand, client: &Client, output: &Output) -> Result<(), Failure> {
     match command {
@@ -36,6 +37,25 @@ pub(super) fn resolve(client: &Client, key: &str) -> Result<String, Failure> {
         return Ok(key.to_owned());
     }
     Ok(text(&describe(client, key)?, "KeyId").to_owned())
+}
+
+/// Puts the tag on a key that says its owner lets the disk service use it, as the cloud's console
+/// does when a key is chosen for a disk. A service key needs none.
+pub(super) fn consent(client: &Client, key: &str) -> Result<(), Failure> {
+    let described = describe(client, key)?;
+    if !text(&described, "Creator").bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(());
+    }
+    let id = text(&described, "KeyId");
+    let tags = client.call(KMS, "ListResourceTags", &[("KeyId", id)])?;
+    let there = tags["Tags"]["Tag"].as_array().map_or(&[][..], Vec::as_slice);
+    let is_consent =
+        |tag: &Value| text(tag, "TagKey") == DISK_CONSENT_TAG && text(tag, "TagValue") == "true";
+    if there.iter().any(is_consent) {
+        return Ok(());
+    }
+    let tag = json!([{"TagKey": DISK_CONSENT_TAG, "TagValue": "true"}]).to_string();
+    client.call(KMS, "TagResource", &[("KeyId", id), ("Tags", &tag)]).map(drop)
 }
 
 fn describe(client: &Client, key: &str) -> Result<Value, Failure> {

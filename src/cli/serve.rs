@@ -41,6 +41,7 @@ fn configuration(serve: &Serve) -> Result<Config, Failure> {
     if let Some(listen) = serve.http {
         config.api.http = listen.0;
     }
+    config.check_http().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(config)
 }
 
@@ -87,13 +88,15 @@ fn listeners(ready: &Ready) -> Vec<(&'static str, String)> {
     let endpoints = &ready.endpoints;
     let off = || "off".to_owned();
     let unix = |path: &Path| format!("unix:{}", path.display());
-    vec![
+    let mut lines = vec![
         ("Data", endpoints.data_dir.display().to_string()),
         ("NBD", endpoints.nbd_unix.as_deref().map_or_else(off, unix)),
         ("", endpoints.nbd_tcp.map_or_else(off, |address| format!("tcp:{address}"))),
         ("API", unix(&endpoints.api_unix)),
-        ("HTTP", endpoints.http.map_or_else(off, |at| format!("http://{at}/health and /metrics"))),
-    ]
+    ];
+    lines.extend(endpoints.https.map(|at| ("", format!("https://{at}/"))));
+    lines.push(("HTTP", endpoints.http.map_or_else(off, |at| format!("http://{at}/"))));
+    lines
 }
 
 fn development_warning(ready: &Ready) -> String {
@@ -160,6 +163,7 @@ mod tests {
                 nbd_tcp: Some(config::NBD_TCP_DEFAULT),
                 api_unix: data_dir.join("api.sock"),
                 http: None,
+                https: None,
                 data_dir,
             },
         }

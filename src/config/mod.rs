@@ -20,7 +20,7 @@ pub use yaml::{ConfigError, Place, load, parse};
 /// TCP port of NBD (IANA), on the local host alone unless told otherwise.
 pub const NBD_TCP_DEFAULT: SocketAddr = local(10809);
 
-/// Where health and metrics are served unless told otherwise.
+/// Where the API is served over HTTP unless told otherwise.
 pub const HTTP_DEFAULT: SocketAddr = local(8600);
 
 /// Account that owns everything unless told otherwise; ids of the cloud have 16 digits.
@@ -127,8 +127,25 @@ pub struct Nbd {
 pub struct Api {
     /// Unix socket of the API; it is always on, the command line needs it.
     pub unix: PathBuf,
-    /// HTTP address for health and metrics; `None`: off.
+    /// HTTP address of the API, for signed requests; `None`: off.
     pub http: Option<SocketAddr>,
+    /// Whether that may be another address than one of the local host.
+    pub allow_remote_http: bool,
+    /// The same over TLS; `None`: off.
+    pub https: Option<Https>,
+    /// Requests an access key may make in a second.
+    pub requests_per_second: u32,
+}
+
+/// Where the control plane listens with TLS, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Https {
+    /// TCP address.
+    pub address: SocketAddr,
+    /// PEM file with the certificate chain, the server's own first.
+    pub certificate: PathBuf,
+    /// PEM file with the private key, mode 0600.
+    pub key: PathBuf,
 }
 
 /// Bounds of the whole process.
@@ -182,12 +199,25 @@ impl Config {
                 tcp: Some(NBD_TCP_DEFAULT),
                 ..Nbd::default()
             },
-            api: Api { unix: data_dir.join("api.sock"), http: Some(HTTP_DEFAULT) },
+            api: Api { unix: data_dir.join("api.sock"), ..Api::default() },
             data_dir,
             ..Self::default()
         };
         config.check_socket_paths()?;
         Ok(config)
+    }
+
+    /// Refuses plain HTTP where others could read it, unless it was allowed in so many words.
+    ///
+    /// # Errors
+    /// [`ConfigError::RemoteHttp`].
+    pub fn check_http(&self) -> Result<(), ConfigError> {
+        match self.api.http {
+            Some(address) if !address.ip().is_loopback() && !self.api.allow_remote_http => {
+                Err(ConfigError::RemoteHttp { address })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a data directory so deep that its sockets cannot have a name.
@@ -211,7 +241,7 @@ impl Default for Config {
             root_key: RootKey::File { path: ROOT_KEY_FILE_DEFAULT.into(), may_create: false },
             previous_root_key: None,
             nbd: Nbd::default(),
-            api: Api { unix: "/run/sealdisk/api.sock".into(), http: Some(HTTP_DEFAULT) },
+            api: Api::default(),
             limits: Limits {
                 request_buffers: ByteCount::new(limits::TOTAL_BUFFER_BYTES_MAX as u64),
             },
@@ -227,6 +257,18 @@ impl Default for Nbd {
             tcp: None,
             max_connections: limits::CONNECTIONS_MAX,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            unix: "/run/sealdisk/api.sock".into(),
+            http: Some(HTTP_DEFAULT),
+            allow_remote_http: false,
+            https: None,
+            requests_per_second: limits::API_REQUESTS_PER_SECOND,
         }
     }
 }

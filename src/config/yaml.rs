@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::quantity::{parse_size, parse_span};
 use super::root_key::{ProviderName, WrittenRootKey};
-use super::{Config, Limits, LogFormat, LogLevel, fits_socket_name};
+use super::{Api, Config, Https, Limits, LogFormat, LogLevel, fits_socket_name};
 use crate::limits;
 use crate::units::ByteCount;
 
@@ -45,6 +45,15 @@ pub enum ConfigError {
         place: Place,
         /// What is wrong with it, and what is allowed.
         reason: String,
+    },
+    /// Plain HTTP on an address that others reach: data keys would cross the network in clear.
+    #[error(
+        "api.http: {address} is not of the local host, and plain HTTP carries keys in clear; use \
+         api.https, or say api.allow_remote_http: true"
+    )]
+    RemoteHttp {
+        /// The address.
+        address: SocketAddr,
     },
     /// A unix socket cannot have so long a name.
     #[error("{}: a socket's path has at most 107 bytes; use a shorter directory", path.display())]
@@ -90,7 +99,9 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
     // A file of comments alone is a valid way to ask for the defaults.
     let written: Option<Written> =
         serde_yaml::from_str(text).map_err(|error| refusal(file, &error))?;
-    Ok(written.unwrap_or_default().meant())
+    let config = written.unwrap_or_default().meant();
+    config.check_http()?;
+    Ok(config)
 }
 
 fn refusal(file: &Path, error: &serde_yaml::Error) -> ConfigError {
@@ -132,6 +143,17 @@ struct WrittenNbd {
 struct WrittenApi {
     unix: Option<SocketPath>,
     http: Option<Address>,
+    allow_remote_http: Option<bool>,
+    https: Option<HttpsOrOff>,
+    requests_per_second: Option<RequestsPerSecond>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenHttps {
+    address: ListenAddress,
+    certificate: AbsolutePath,
+    key: AbsolutePath,
 }
 
 #[derive(Default, Deserialize)]
@@ -158,14 +180,23 @@ impl Written {
         replace(&mut config.nbd.tcp, self.nbd.tcp.map(|value| value.0));
         replace(&mut config.nbd.max_connections, self.nbd.max_connections.map(|value| value.0));
         replace(&mut config.nbd.handshake_timeout, self.nbd.handshake_timeout.map(|value| value.0));
-        replace(&mut config.api.unix, self.api.unix.map(|value| value.0));
-        replace(&mut config.api.http, self.api.http.map(|value| value.0));
+        self.api.meant(&mut config.api);
         let buffers = self.limits.request_buffers.map(|value| value.0);
         config.limits =
             Limits { request_buffers: buffers.unwrap_or(config.limits.request_buffers) };
         replace(&mut config.log.format, self.log.format.map(|value| value.0));
         replace(&mut config.log.level, self.log.level.map(|value| value.0));
         config
+    }
+}
+
+impl WrittenApi {
+    fn meant(self, api: &mut Api) {
+        replace(&mut api.unix, self.unix.map(|value| value.0));
+        replace(&mut api.http, self.http.map(|value| value.0));
+        replace(&mut api.allow_remote_http, self.allow_remote_http);
+        replace(&mut api.https, self.https.map(|value| value.0));
+        replace(&mut api.requests_per_second, self.requests_per_second.map(|value| value.0));
     }
 }
 
@@ -181,6 +212,9 @@ pub(super) struct CredentialName(pub(super) String);
 struct SocketPath(PathBuf);
 struct SocketPathOrOff(Option<PathBuf>);
 struct Address(Option<SocketAddr>);
+struct ListenAddress(SocketAddr);
+struct HttpsOrOff(Option<Https>);
+struct RequestsPerSecond(u32);
 struct AccountId(String);
 struct Region(String);
 pub(super) struct Provider(pub(super) ProviderName);
@@ -211,6 +245,10 @@ from_scalar! {
     Address <- |text| {
         super::parse_listen_address(text).map(Self).map_err(|error| error.to_string())
     };
+    ListenAddress <- |text| text.parse().map(Self).map_err(|_| {
+        "is no address; allowed: IP:PORT such as 0.0.0.0:8643".to_owned()
+    });
+    RequestsPerSecond <- |text| requests_per_second(text).map(Self);
     AccountId <- |text| account_id(text).map(Self);
     Region <- |text| region(text).map(Self);
     PassphrasePath <- |text| match text {
@@ -234,6 +272,36 @@ from_scalar! {
         let levels = [Error, Warn, Info, Debug, Trace].map(|level| (level.as_str(), level));
         choice(text, &levels).map(Self)
     };
+}
+
+/// `off`, or a section.
+impl<'de> Deserialize<'de> for HttpsOrOff {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(HttpsVisitor)
+    }
+}
+
+struct HttpsVisitor;
+
+impl<'de> de::Visitor<'de> for HttpsVisitor {
+    type Value = HttpsOrOff;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("off, or address, certificate and key")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<HttpsOrOff, E> {
+        let only = choice(text, &[("off", ())]);
+        only.map(|()| HttpsOrOff(None))
+            .map_err(|reason| E::custom(format_args!("`{text}` {reason}, or a section")))
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<HttpsOrOff, A::Error> {
+        let written = WrittenHttps::deserialize(de::value::MapAccessDeserializer::new(map))?;
+        let WrittenHttps { address, certificate, key } = written;
+        let meant = Https { address: address.0, certificate: certificate.0, key: key.0 };
+        Ok(HttpsOrOff(Some(meant)))
+    }
 }
 
 struct Scalar<F>(F);
@@ -292,6 +360,14 @@ fn connections(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if ALLOWED.contains(&count) => Ok(count),
         _ => Err("is out of range; allowed: 1 to 65536".into()),
+    }
+}
+
+fn requests_per_second(text: &str) -> Result<u32, String> {
+    const ALLOWED: RangeInclusive<u32> = 1..=1_000_000;
+    match text.parse() {
+        Ok(count) if ALLOWED.contains(&count) => Ok(count),
+        _ => Err("is out of range; allowed: 1 to 1000000".into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! SHA-256, HMAC-SHA-256 and comparison that does not tell where bytes differ.
+//! SHA-256, HMAC-SHA-256, HMAC-SHA-1 and comparison that does not tell where bytes differ.
 
 use aws_lc_rs::{constant_time, digest, hmac};
 
@@ -7,6 +7,9 @@ use crate::secret::Secret;
 
 /// Bytes of a SHA-256 digest or an HMAC-SHA-256 tag.
 pub const DIGEST_BYTES: usize = 32;
+
+/// Bytes of an HMAC-SHA-1 tag.
+pub const SHA1_BYTES: usize = 20;
 
 /// HMAC-SHA-256 (RFC 2104) over `parts` one after the other. Lengths are not mixed in: parts of
 /// variable length need a length prefix of their own.
@@ -18,6 +21,19 @@ pub fn hmac_sha256(key: &Secret, parts: &[&[u8]]) -> [u8; DIGEST_BYTES] {
             context.update(part);
         }
         array_of(context.sign().as_ref())
+    })
+}
+
+/// HMAC-SHA-1 (RFC 2104) over `parts` one after the other, for the one old signature that official
+/// clients still make. HMAC does not need the hash to be free of collisions, which SHA-1 is not.
+pub fn hmac_sha1(key: &Secret, parts: &[&[u8]]) -> [u8; SHA1_BYTES] {
+    with_wiped_stack(|| {
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key.expose());
+        let mut context = hmac::Context::with_key(&key);
+        for part in parts {
+            context.update(part);
+        }
+        context.sign().as_ref().try_into().expect("SHA-1 gives 20 bytes")
     })
 }
 
@@ -93,6 +109,13 @@ mod tests {
         let tag = hmac_sha256(&key, &[b"what do ya want ", b"for nothing?"]);
         let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
         assert_eq!(hex(&tag), expected);
+    }
+
+    #[test]
+    fn hmac_sha1_of_rfc_2202_case_2() {
+        let key = Secret::from_fn(4, |bytes| bytes.copy_from_slice(b"Jefe"));
+        let tag = hmac_sha1(&key, &[b"what do ya want ", b"for nothing?"]);
+        assert_eq!(hex(&tag), "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
     }
 
     #[test]

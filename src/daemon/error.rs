@@ -3,10 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::api::TlsError;
 use crate::catalog::CatalogError;
 use crate::disk::ControlError;
 use crate::kms::KmsError;
 use crate::kms::root::RootError;
+use crate::ram::RamError;
 use crate::trail::TrailError;
 
 /// What kept the daemon from starting.
@@ -33,6 +35,8 @@ pub enum DaemonError {
         /// The system's word.
         error: std::io::Error,
     },
+    /// Certificate and key cannot be used.
+    Tls(TlsError),
     /// The operating system gave no thread, timer or limit.
     Start(std::io::Error),
     /// The metrics recorder could not be set up.
@@ -45,6 +49,8 @@ pub enum DaemonError {
     Trail(TrailError),
     /// The KMS cannot be opened.
     Kms(KmsError),
+    /// The first role or access key cannot be made.
+    Ram(RamError),
     /// What the last run left behind could not be finished.
     Recovery(ControlError),
 }
@@ -63,12 +69,14 @@ impl fmt::Display for DaemonError {
                 write!(f, "cannot listen on {place}: something else does; choose another or `off`")
             }
             Self::Listen { place, error } => write!(f, "cannot listen on {place}: {error}"),
+            Self::Tls(error) => write!(f, "api.https: {error}"),
             Self::Start(error) => write!(f, "cannot start: {error}"),
             Self::Metrics(error) => write!(f, "cannot set up metrics: {error}"),
             Self::Catalog(error) => write!(f, "{error}"),
             Self::Root(error) => write!(f, "{error}"),
             Self::Trail(error) => write!(f, "{error}"),
             Self::Kms(error) => write!(f, "{error}"),
+            Self::Ram(error) => write!(f, "{error}"),
             Self::Recovery(error) => write!(f, "recovery at start: {error}"),
         }
     }
@@ -79,6 +87,12 @@ impl std::error::Error for DaemonError {}
 impl From<CatalogError> for DaemonError {
     fn from(error: CatalogError) -> Self {
         Self::Catalog(error)
+    }
+}
+
+impl From<TlsError> for DaemonError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 
@@ -100,6 +114,12 @@ impl From<KmsError> for DaemonError {
             KmsError::Root(error) => Self::Root(error),
             error => Self::Kms(error),
         }
+    }
+}
+
+impl From<RamError> for DaemonError {
+    fn from(error: RamError) -> Self {
+        Self::Ram(error)
     }
 }
 

@@ -104,12 +104,22 @@ pub(super) fn remove_sockets(config: &Config) {
     }
 }
 
-/// SIGTERM and SIGINT; and SIGXFSZ, which by default ends a process that writes past its limit of
-/// file sizes (`RLIMIT_FSIZE`). Caught, it leaves the write to fail with `EFBIG`, as a full device
-/// does with `ENOSPC`.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// SIGTERM or SIGINT: end in order.
+    Stop,
+    /// SIGHUP: read again what can change under a running daemon.
+    Reload,
+}
+
+/// SIGTERM, SIGINT and SIGHUP; and SIGXFSZ, which by default ends a process that writes past its
+/// limit of file sizes (`RLIMIT_FSIZE`). Caught, it leaves the write to fail with `EFBIG`, as a full
+/// device does with `ENOSPC`.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
     _file_size: Signal,
 }
 
@@ -119,14 +129,16 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
             _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 
-    pub(super) async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) -> Wish {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
         }
     }
 }

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use crate::catalog::{DiskRecord, DiskStatus, LayerRecord};
-use crate::kms::KmsError;
 use crate::layer::{self, Layer, LayerHeader, Writable};
 use crate::limits;
 use crate::metrics;
@@ -46,6 +45,7 @@ impl Disks {
         disk_id: &str,
         instance_id: &str,
     ) -> Result<DiskRecord, ControlError> {
+        self.allow(caller, "ecs:AttachDisk", disk_id)?;
         let disk = self.disk(disk_id)?;
         if disk.status != DiskStatus::Available {
             return Err(ControlError::wrong_status(disk_id, disk.status));
@@ -117,7 +117,7 @@ impl Disks {
         let Some(envelope) = &header.envelope else { return Ok(None) };
         let (ecs, context) = (self.as_ecs(caller), header.spec.encryption_context());
         let opened = self.parts.kms.decrypt(&ecs, &envelope.wrapped, &context);
-        let opened = opened.map_err(|error| unusable_key(error, file))?;
+        let opened = opened.map_err(|error| self.unusable_key(error, &envelope.key_id, file))?;
         header
             .check_unwrapped_by(&opened.key_id, &opened.key_version)
             .map_err(|error| ControlError::Layer { file: file.to_owned(), error })?;
@@ -163,6 +163,7 @@ impl Disks {
         disk_id: &str,
         instance_id: Option<&str>,
     ) -> Result<DiskRecord, ControlError> {
+        self.allow(caller, "ecs:DetachDisk", disk_id)?;
         let disk = self.disk(disk_id)?;
         if disk.status != DiskStatus::InUse {
             return Err(ControlError::wrong_status(disk_id, disk.status));
@@ -221,27 +222,6 @@ impl Disks {
                 tracing::error!(disk = %disk_id, %error, "disk not closed cleanly");
             }
         }
-    }
-}
-
-/// What the KMS's refusal to unwrap means for a disk, in the words of ECS.
-fn unusable_key(error: KmsError, file: &Path) -> ControlError {
-    match error {
-        // The tag cannot tell which of them was changed.
-        KmsError::InvalidParameter("CiphertextBlob") => ControlError::refused(
-            "DiskError",
-            403,
-            format!(
-                "{}: the wrapped data key does not belong to this header: one of them was \
-                 changed. Put the right file back.",
-                file.display()
-            ),
-        ),
-        KmsError::Disabled | KmsError::PendingDeletion | KmsError::PendingImport => {
-            let message = format!("The CMK needs to be enabled. {}", error.message());
-            ControlError::refused("InvalidParameter.KMSKeyId.CMKNotEnabled", 403, message)
-        }
-        other => other.into(),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn actor(caller: &Caller, account: &Account) -> Actor {
         region: account.region.clone(),
         source: caller.source.clone(),
         user_agent: caller.user_agent.clone(),
-        user_identity: caller.user_identity(&account.account_id, ServiceActsAs::Itself),
+        user_identity: caller.user_identity(&account.account_id, &ServiceActsAs::Itself),
     }
 }
 

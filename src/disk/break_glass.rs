@@ -39,6 +39,7 @@ impl Disks {
     }
 
     fn try_export_key(&self, caller: &Caller, disk_id: &str) -> Result<ExportedKey, ControlError> {
+        self.allow(caller, "sealdisk:ExportDiskKey", disk_id)?;
         let disk = self.disk(disk_id)?;
         let layers = self.parts.catalog.layers(disk_id)?;
         let Some(top) = layers.last() else { return Err(ControlError::no_such_disk(disk_id)) };

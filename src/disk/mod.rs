@@ -9,7 +9,7 @@
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`recover`] (what a crash left behind),
-//! [`break_glass`] (a data key leaves the house).
+//! [`break_glass`] (a data key leaves the house). `permission.rs` asks whether they may.
 
 use std::fmt;
 
@@ -24,6 +24,7 @@ mod audit;
 pub mod break_glass;
 pub mod control_error;
 pub mod flush;
+mod permission;
 pub mod range_lock;
 pub mod read;
 pub mod recover;

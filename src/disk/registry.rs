@@ -9,14 +9,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::catalog::{
-    Catalog, DiskFilter, DiskRecord, DiskStatus, KeyState, LayerRecord, Listed, Operation, Page,
+    Catalog, DiskFilter, DiskRecord, DiskStatus, LayerRecord, Listed, Operation, Page,
 };
 use crate::clock::{Clock, Entropy, random_uuid};
 use crate::crypto::xts::Cipher;
 use crate::kms::{Account, Kms};
 use crate::layer::{self, Envelope, LayerSpec};
 use crate::limits;
-use crate::ram::Caller;
+use crate::ram::{Caller, Ram};
 use crate::storage::store::LayerStore;
 use crate::trail::Trail;
 use crate::units::{ByteCount, DataUnitSize, SECTOR_BYTES};
@@ -45,6 +45,8 @@ pub struct DisksParts {
     pub trail: Arc<Trail>,
     /// Keys.
     pub kms: Arc<Kms>,
+    /// Who may do what.
+    pub ram: Arc<Ram>,
     /// Where layers lie.
     pub store: Arc<dyn LayerStore>,
     /// Time.
@@ -109,6 +111,7 @@ impl Disks {
         request: &CreateDisk,
         disk_id: &str,
     ) -> Result<DiskRecord, ControlError> {
+        self.allow(caller, "ecs:CreateDisk", "*")?;
         check(request)?;
         let kms_key_id = match (request.encrypted, &request.kms_key) {
             (false, _) => None,
@@ -140,7 +143,7 @@ impl Disks {
     /// Disks that meet `filter`, newest first. Those on their way out are not shown.
     ///
     /// # Errors
-    /// The catalog's.
+    /// `Forbidden.RAM`, or the catalog's.
     pub fn describe(
         &self,
         caller: &Caller,
@@ -148,6 +151,10 @@ impl Disks {
         page: Page,
     ) -> Result<Listed<DiskRecord>, ControlError> {
         let event = audit::disks_described(self.actor(caller), filter);
+        if let Err(error) = self.allow(caller, "ecs:DescribeDisks", "*") {
+            self.parts.trail.record(&event.error(error.code(), &error.message()))?;
+            return Err(error);
+        }
         self.parts.trail.record(&event)?;
         Ok(self.parts.catalog.disks(filter, page)?)
     }
@@ -165,6 +172,7 @@ impl Disks {
     }
 
     fn try_delete(&self, caller: &Caller, disk_id: &str) -> Result<(), ControlError> {
+        self.allow(caller, "ecs:DeleteDisk", disk_id)?;
         let disk = self.disk(disk_id)?;
         match disk.status {
             DiskStatus::Available => {}
@@ -245,24 +253,6 @@ impl Disks {
         Caller::ecs(caller.request_id)
     }
 
-    /// The id of a key that may wrap data keys now.
-    fn usable_key(&self, caller: &Caller, key: &str) -> Result<String, ControlError> {
-        let found = self.parts.kms.describe_key(&self.as_ecs(caller), key);
-        let key = found.map_err(|error| match error.status() {
-            404 => ControlError::refused(
-                "InvalidParameter.KMSKeyId.NotFound",
-                404,
-                format!("The specified KMSKeyId does not exist: {key}"),
-            ),
-            _ => ControlError::Kms(error),
-        })?;
-        if key.state == KeyState::Enabled {
-            return Ok(key.key_id);
-        }
-        let message = format!("The CMK needs to be enabled. {} is {}.", key.key_id, key.state);
-        Err(ControlError::refused("InvalidParameter.KMSKeyId.CMKNotEnabled", 403, message))
-    }
-
     fn new_record(
         &self,
         request: &CreateDisk,
@@ -312,7 +302,8 @@ impl Disks {
             Some(key_id) => {
                 let (ecs, context) = (self.as_ecs(caller), spec.encryption_context());
                 let kms = &self.parts.kms;
-                Some(kms.generate_data_key(&ecs, key_id, DATA_KEY_BYTES, &context)?)
+                let made = kms.generate_data_key(&ecs, key_id, DATA_KEY_BYTES, &context);
+                Some(made.map_err(|error| self.no_data_key(error, key_id))?)
             }
         };
         let envelope = data_key.as_ref().map(|key| Envelope {

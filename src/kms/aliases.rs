@@ -66,7 +66,7 @@ impl Kms {
             let _changes = self.lock_changes();
             let alias = self.existing(name)?;
             call.about(ResourceType::Key, &alias.key_id);
-            self.allow(call, &self.account.key_arn(&alias.key_id))?;
+            self.allow_key(call, &alias.key_id)?;
             self.commit(call, &[Operation::DeleteAlias(name.to_owned())])
         })
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Action, Kms, KmsError};
 use crate::catalog::{CatalogError, Operation, Page};
 use crate::metrics;
-use crate::ram::{Caller, Principal, ServiceActsAs, decide};
+use crate::ram::{Caller, Conditions, Principal, RamError, ServiceActsAs};
 use crate::trail::{Actor, Event, EventKind, ResourceType, Service, TrailError};
 
 use super::state::Class;
@@ -45,7 +45,7 @@ impl Paging {
 pub(super) struct Call<'a> {
     pub(super) caller: &'a Caller,
     pub(super) action: Action,
-    acting: ServiceActsAs,
+    is_on_service_key: bool,
     request: Vec<(&'static str, Value)>,
     response: Vec<(&'static str, Value)>,
     resources: Vec<(ResourceType, String)>,
@@ -69,7 +69,7 @@ impl Call<'_> {
 
     /// It is about a service key: a service acts in its own name.
     pub(super) const fn on_service_key(&mut self) {
-        self.acting = ServiceActsAs::Itself;
+        self.is_on_service_key = true;
     }
 
     /// Nothing happened that would be worth a record.
@@ -89,7 +89,7 @@ impl Kms {
         let mut call = Call {
             caller,
             action,
-            acting: ServiceActsAs::CustomersRole,
+            is_on_service_key: false,
             request: Vec::new(),
             response: Vec::new(),
             resources: Vec::new(),
@@ -103,8 +103,8 @@ impl Kms {
             Ok(_) if call.is_recorded => return outcome,
             // The record itself failed; a second try would have nothing else to say.
             Err(KmsError::Unrecorded(_)) => return outcome,
-            Ok(_) => self.event(&call),
-            Err(error) => self.event(&call).error(error.code(), &error.message()),
+            Ok(_) => self.event(&call)?,
+            Err(error) => self.event(&call)?.error(error.code(), &error.message()),
         };
         // On failure the outcome is dropped here, secrets and all.
         self.trail.record(&event).map_err(KmsError::Unrecorded)?;
@@ -120,17 +120,41 @@ impl Kms {
         }
     }
 
+    /// Asks whether the caller may do this to a key that is there; its tags are among the
+    /// conditions.
+    pub(super) fn allow_key(&self, call: &Call<'_>, key_id: &str) -> Result<(), KmsError> {
+        let key_tags = match call.caller.principal {
+            // Theirs is everything, or nothing, whatever the tags.
+            Principal::Root { .. } | Principal::System => Vec::new(),
+            _ => self.key_tags(key_id)?.into_iter().collect(),
+        };
+        let conditions = Conditions {
+            key_tags,
+            is_service_key: call.is_on_service_key,
+            ..Conditions::of(call.caller)
+        };
+        self.decide(call, &self.account.key_arn(key_id), &conditions)
+    }
+
     /// Asks whether the caller may.
     pub(super) fn allow(&self, call: &Call<'_>, resource: &str) -> Result<(), KmsError> {
+        let conditions =
+            Conditions { is_service_key: call.is_on_service_key, ..Conditions::of(call.caller) };
+        self.decide(call, resource, &conditions)
+    }
+
+    fn decide(
+        &self,
+        call: &Call<'_>,
+        resource: &str,
+        conditions: &Conditions,
+    ) -> Result<(), KmsError> {
         let action = match call.action {
             Action::CreateServiceKey => "kms:CreateServiceKey".to_owned(),
             action => format!("kms:{}", action.as_str()),
         };
-        if decide(&call.caller.principal, &action, resource).is_allowed() {
-            Ok(())
-        } else {
-            Err(KmsError::NoPermission)
-        }
+        let decision = self.ram.decide(&call.caller.principal, &action, resource, conditions)?;
+        if decision.is_allowed() { Ok(()) } else { Err(KmsError::NoPermission) }
     }
 
     /// Makes a change, and its record within the same transaction.
@@ -139,7 +163,7 @@ impl Kms {
         call: &mut Call<'_>,
         operations: &[Operation],
     ) -> Result<(), KmsError> {
-        let event = self.event(call);
+        let event = self.event(call)?;
         let mut refusal = None;
         let mut gate = || {
             self.trail.record(&event).map_err(|error| {
@@ -159,15 +183,19 @@ impl Kms {
         }
     }
 
-    fn event(&self, call: &Call<'_>) -> Event {
+    fn event(&self, call: &Call<'_>) -> Result<Event, KmsError> {
         let account_id = &self.account.account_id;
+        let acting = match call.is_on_service_key {
+            true => ServiceActsAs::Itself,
+            false => self.ram.acting(&call.caller.principal)?,
+        };
         let actor = Actor {
             request_id: call.caller.request_id,
             account_id: account_id.clone(),
             region: self.account.region.clone(),
             source: call.caller.source.clone(),
             user_agent: call.caller.user_agent.clone(),
-            user_identity: call.caller.user_identity(account_id, call.acting),
+            user_identity: call.caller.user_identity(account_id, &acting),
         };
         let mut event = Event::new(Service::Kms, call.action.as_str(), actor);
         if call.action.class() == Class::Look {
@@ -185,7 +213,13 @@ impl Kms {
         for (name, value) in &call.response {
             event = event.response(name, value.clone());
         }
-        event
+        Ok(event)
+    }
+}
+
+impl From<RamError> for KmsError {
+    fn from(error: RamError) -> Self {
+        Self::Ram(error)
     }
 }
 

@@ -148,17 +148,16 @@ impl Kms {
                 Some(parsed) => self.find_version(parsed.version_id())?,
                 None => None,
             };
-            let resource = match &found {
+            match &found {
                 Some((key, _)) => {
                     call.about(ResourceType::Key, &key.key_id);
                     if is_service_key(key) {
                         call.on_service_key();
                     }
-                    self.account.key_arn(&key.key_id)
+                    self.allow_key(call, &key.key_id)?;
                 }
-                None => self.account.arn("key"),
-            };
-            self.allow(call, &resource)?;
+                None => self.allow(call, &self.account.arn("key"))?,
+            }
             let parsed = parsed.ok_or(KmsError::InvalidParameter("CiphertextBlob"))?;
             let (key, version) = found.ok_or(KmsError::KeyNotFound)?;
             guard_service_key(call, &key)?;

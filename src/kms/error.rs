@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::root::RootError;
 use crate::catalog::CatalogError;
+use crate::ram::RamError;
 use crate::trail::TrailError;
 
 /// A refusal or a failure. Says nothing of key material, and of a ciphertext only that it is not
@@ -16,6 +17,8 @@ pub enum KmsError {
     KeyVersionNotFound,
     /// No alias of this name.
     AliasNotFound,
+    /// No thing of this id that could be tagged.
+    ResourceNotFound,
     /// The caller may not do this.
     NoPermission,
     /// This parameter is required.
@@ -53,6 +56,8 @@ pub enum KmsError {
     },
     /// The root key does not fit the catalog.
     Root(RootError),
+    /// Whether the caller may cannot be told.
+    Ram(RamError),
 }
 
 impl KmsError {
@@ -88,6 +93,9 @@ impl KmsError {
             }
             Self::AliasNotFound => {
                 ("Forbidden.AliasNotFound", 404, "The specified Alias is not found.")
+            }
+            Self::ResourceNotFound => {
+                ("Forbidden.ResourceNotFound", 404, "The specified Resource is not found.")
             }
             Self::NoPermission => {
                 ("Forbidden.NoPermission", 403, "This operation is forbidden by permission system.")
@@ -137,7 +145,7 @@ impl KmsError {
                 503,
                 "Service unavailable temporarily: the operation could not be recorded.",
             ),
-            Self::Catalog(_) | Self::DamagedMaterial { .. } | Self::Root(_) => {
+            Self::Catalog(_) | Self::DamagedMaterial { .. } | Self::Root(_) | Self::Ram(_) => {
                 ("InternalFailure", 500, "Internal failure.")
             }
         }
@@ -156,6 +164,7 @@ impl fmt::Display for KmsError {
                 "the stored material of key version {version_id} is damaged; restore the catalog"
             ),
             Self::Root(error) => write!(f, "{error}"),
+            Self::Ram(error) => write!(f, "{error}"),
             other => f.write_str(&other.message()),
         }
     }
@@ -167,6 +176,7 @@ impl std::error::Error for KmsError {
             Self::Unrecorded(error) => Some(error),
             Self::Catalog(error) => Some(error),
             Self::Root(error) => Some(error),
+            Self::Ram(error) => Some(error),
             _ => None,
         }
     }

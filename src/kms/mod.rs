@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use crate::catalog::{Catalog, KeyRecord, KeyVersionRecord};
 use crate::clock::{Clock, Entropy};
 use crate::crypto::kdf::hkdf_sha256;
-use crate::ram::{Caller, ServiceActsAs};
+use crate::ram::{Caller, Ram, ServiceActsAs};
 use crate::secret::Secret;
 use crate::trail::{Actor, Trail};
 
@@ -31,6 +31,7 @@ mod resolve;
 pub mod root;
 mod service;
 pub mod state;
+mod tags;
 mod versions;
 
 pub use call::Paging;
@@ -40,6 +41,7 @@ pub use filter::KeyFilter;
 pub use keys::{CreateKey, DELETION_WINDOW_DAYS};
 pub use service::{ECS_CREATOR, ECS_KEY_ALIAS, is_service_key};
 pub use state::Action;
+pub use tags::{DISK_CONSENT_TAG, TagPage, TagQuery, Untag};
 
 /// Whose keys these are, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ impl Account {
             region: self.region.clone(),
             source: caller.source.clone(),
             user_agent: caller.user_agent.clone(),
-            user_identity: caller.user_identity(&self.account_id, ServiceActsAs::Itself),
+            user_identity: caller.user_identity(&self.account_id, &ServiceActsAs::Itself),
         }
     }
 
@@ -84,6 +86,8 @@ pub struct KmsParts {
     pub catalog: Arc<dyn Catalog>,
     /// Where every call is recorded.
     pub trail: Arc<Trail>,
+    /// Who may do what.
+    pub ram: Arc<Ram>,
     /// What the material of keys is sealed under, as [`root::Root`] gives it.
     pub sealing_key: Secret,
     /// The time.
@@ -98,6 +102,7 @@ pub struct KmsParts {
 pub struct Kms {
     catalog: Arc<dyn Catalog>,
     trail: Arc<Trail>,
+    ram: Arc<Ram>,
     material_key: Secret,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -112,9 +117,18 @@ impl Kms {
     /// # Errors
     /// None so far; a store of material that can fail to open will have some.
     pub fn open(parts: KmsParts) -> Result<Self, KmsError> {
-        let KmsParts { catalog, trail, sealing_key, clock, entropy, account } = parts;
+        let KmsParts { catalog, trail, ram, sealing_key, clock, entropy, account } = parts;
         let material_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/material/v1", 32);
-        Ok(Self { catalog, trail, material_key, clock, entropy, account, changes: Mutex::new(()) })
+        Ok(Self {
+            catalog,
+            trail,
+            ram,
+            material_key,
+            clock,
+            entropy,
+            account,
+            changes: Mutex::new(()),
+        })
     }
 
     /// Whose keys these are.

@@ -20,6 +20,11 @@ impl Kms {
     /// to be asked.
     pub(super) fn resolve(&self, call: &mut Call<'_>, given: &str) -> Result<KeyRecord, KmsError> {
         call.request("KeyId", given);
+        self.find(call, given)
+    }
+
+    /// As [`Kms::resolve`], for a call whose record names its keys otherwise.
+    pub(super) fn find(&self, call: &mut Call<'_>, given: &str) -> Result<KeyRecord, KmsError> {
         let name = self.read_name(given);
         let key = match name {
             Name::Id(id) => self.catalog.key(id)?,
@@ -31,18 +36,20 @@ impl Kms {
         };
         let key = key.filter(|key| !self.is_gone(key));
         // Permission before existence: who may not ask is not told what there is.
-        let resource = match (&key, &name) {
-            (Some(key), _) => self.account.key_arn(&key.key_id),
-            (None, Name::Id(id)) => self.account.key_arn(id),
-            (None, Name::Alias(alias)) => self.account.alias_arn(alias),
-            (None, Name::Elsewhere) => given.to_owned(),
+        let resource = match &name {
+            Name::Id(id) => self.account.key_arn(id),
+            Name::Alias(alias) => self.account.alias_arn(alias),
+            Name::Elsewhere => given.to_owned(),
         };
         let named = key.as_ref().map_or(given, |key| key.key_id.as_str()).to_owned();
         call.about(ResourceType::Key, &named);
         if key.as_ref().is_some_and(is_service_key) {
             call.on_service_key();
         }
-        self.allow(call, &resource)?;
+        match &key {
+            Some(key) => self.allow_key(call, &key.key_id)?,
+            None => self.allow(call, &resource)?,
+        }
         if !matches!(name, Name::Id(id) if id == given) && !call.action.takes_aliases() {
             return Err(match name {
                 Name::Alias(_) => KmsError::UnsupportedAlias,

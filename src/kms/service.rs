@@ -2,7 +2,7 @@
 
 use super::{Action, Kms, KmsError};
 use crate::catalog::{AliasRecord, CatalogError, KeyRecord, Operation};
-use crate::ram::{Caller, ECS_SERVICE, Principal};
+use crate::ram::{Caller, ECS_SERVICE, Principal, Route};
 use crate::trail::ResourceType;
 
 /// The alias of the disk service's key. All of `alias/acs` is reserved.
@@ -33,6 +33,7 @@ impl Kms {
             request_id: caller.request_id,
             source: ECS_SERVICE.into(),
             user_agent: ECS_SERVICE.into(),
+            route: Route::LOCAL,
         };
         self.call(&service, Action::CreateServiceKey, |call| {
             let _changes = self.lock_changes();

@@ -35,6 +35,10 @@ pub enum Action {
     UpdateRotationPolicy,
     TagResource,
     UntagResource,
+    TagResources,
+    UntagResources,
+    ListResourceTags,
+    ListTagResources,
     GetParametersForImport,
     ImportKeyMaterial,
     DeleteKeyMaterial,
@@ -84,7 +88,14 @@ const TABLE: [(&[Action], [Verdict; 4]); 6] = [
     (&[A::ScheduleKeyDeletion, A::CreateAlias], [Fine, Fine, Fixed, Fine]),
     (&[A::CancelKeyDeletion], [Fixed, Fixed, Fine, Fixed]),
     (
-        &[A::UpdateAlias, A::UpdateKeyDescription, A::TagResource, A::UntagResource],
+        &[
+            A::UpdateAlias,
+            A::UpdateKeyDescription,
+            A::TagResource,
+            A::UntagResource,
+            A::TagResources,
+            A::UntagResources,
+        ],
         [Fine, Fine, Rejected, Fine],
     ),
     (&[A::ImportKeyMaterial], [Fine, Fine, Fixed, Fine]),
@@ -143,6 +154,10 @@ impl Action {
             A::UpdateRotationPolicy => "UpdateRotationPolicy",
             A::TagResource => "TagResource",
             A::UntagResource => "UntagResource",
+            A::TagResources => "TagResources",
+            A::UntagResources => "UntagResources",
+            A::ListResourceTags => "ListResourceTags",
+            A::ListTagResources => "ListTagResources",
             A::GetParametersForImport => "GetParametersForImport",
             A::ImportKeyMaterial => "ImportKeyMaterial",
             A::DeleteKeyMaterial => "DeleteKeyMaterial",
@@ -165,7 +180,9 @@ impl Action {
             | A::ListAliases
             | A::ListAliasesByKeyId
             | A::ListKeyVersions
-            | A::DescribeKeyVersion => Class::Look,
+            | A::DescribeKeyVersion
+            | A::ListResourceTags
+            | A::ListTagResources => Class::Look,
             A::Encrypt
             | A::Decrypt
             | A::GenerateDataKey

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::signer::encode;
+
 pub const KMS: &str = "2016-01-20";
 pub const ECS: &str = "2014-05-26";
 pub const OWN: &str = sealdisk::api::OWN_VERSION;
@@ -51,12 +53,4 @@ pub fn exchange(stream: &mut (impl Read + Write), request: &str) -> (u16, String
     let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
     (status, body.to_owned())
-}
-
-/// Percent-encodes a form value.
-fn encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }

@@ -8,4 +8,5 @@ pub mod dice;
 pub mod layers;
 pub mod luks;
 pub mod needles;
+pub mod signer;
 pub mod tools;

@@ -2,14 +2,16 @@
 
 use rusqlite::{Connection, params, params_from_iter};
 
-use super::row;
+use super::{ram, row};
 use crate::catalog::{
     DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord, Operation, RootRecord,
+    TaggedType,
 };
 
 /// Why an operation was not made.
 pub(super) enum Refusal {
     NotFound,
+    Referenced,
     Changed,
     Sqlite(rusqlite::Error),
 }
@@ -29,6 +31,10 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         Operation::UpdateKey(key) => update_key(connection, key),
         Operation::InsertKeyVersion(version) => insert_version(connection, version),
         Operation::DeleteKey(key_id) => {
+            connection.execute(
+                "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2",
+                [TaggedType::Key.as_str(), key_id],
+            )?;
             one(connection.execute("DELETE FROM kms_key WHERE key_id = ?1", [key_id])?)
         }
         Operation::InsertAlias(alias) => one(connection.execute(
@@ -41,6 +47,18 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         )?),
         Operation::DeleteAlias(name) => {
             one(connection.execute("DELETE FROM alias WHERE name = ?1", [name])?)
+        }
+        Operation::PutTag(tag) => one(connection.execute(
+            "INSERT INTO tag (resource_type, resource_id, key, value) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO UPDATE SET value = excluded.value",
+            params![tag.resource_type.as_str(), tag.resource_id, tag.key, tag.value],
+        )?),
+        Operation::DeleteTag { resource_type, resource_id, key } => {
+            connection.execute(
+                "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2 AND key = ?3",
+                [resource_type.as_str(), resource_id, key],
+            )?;
+            Ok(())
         }
         Operation::InsertDisk(disk, layers) => {
             insert_disk(connection, disk)?;
@@ -62,6 +80,7 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         Operation::ReplaceRoot { record, seen_root_key_id } => {
             replace_root(connection, record, seen_root_key_id)
         }
+        Operation::Ram(operation) => ram::make(connection, operation),
     }
 }
 
@@ -155,6 +174,6 @@ fn replace_root(connection: &Connection, root: &RootRecord, seen: &str) -> Resul
     if updated == 1 { Ok(()) } else { Err(Refusal::Changed) }
 }
 
-fn one(rows: usize) -> Result<(), Refusal> {
+pub(super) fn one(rows: usize) -> Result<(), Refusal> {
     if rows == 1 { Ok(()) } else { Err(Refusal::NotFound) }
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
 use super::row;
 use crate::catalog::{
     AliasRecord, DiskFilter, DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord,
-    Listed, Page, RootRecord,
+    Listed, Page, RootRecord, TagFilter, TagRecord,
 };
 
 type Read<T> = fn(&Row<'_>) -> rusqlite::Result<T>;
@@ -52,6 +52,44 @@ pub(super) fn aliases(
     };
     let list = List { columns: row::ALIAS_COLUMNS, from: from.into(), order: "name" };
     list.page(reader, values, page, row::alias)
+}
+
+pub(super) fn tags(
+    reader: &Connection,
+    filter: &TagFilter,
+    limit: u64,
+) -> rusqlite::Result<Vec<TagRecord>> {
+    let mut conditions = vec!["resource_type = ?"];
+    let mut values: Vec<Box<dyn ToSql>> = vec![boxed(filter.resource_type.as_str())];
+    let list = |texts: &[String]| boxed(serde_json::Value::from(texts.to_vec()).to_string());
+    if !filter.ids.is_empty() {
+        conditions.push("resource_id IN (SELECT value FROM json_each(?))");
+        values.push(list(&filter.ids));
+    }
+    for (key, value) in &filter.tags {
+        conditions.push(
+            "EXISTS (SELECT 1 FROM tag AS other WHERE other.resource_type = tag.resource_type \
+             AND other.resource_id = tag.resource_id AND other.key = ? \
+             AND other.value = coalesce(?, other.value))",
+        );
+        values.extend([boxed(key.clone()), boxed(value.clone())]);
+    }
+    if !filter.tags.is_empty() {
+        let asked: Vec<String> = filter.tags.iter().map(|(key, _)| key.clone()).collect();
+        conditions.push("key IN (SELECT value FROM json_each(?))");
+        values.push(list(&asked));
+    }
+    if let Some((id, key)) = &filter.after {
+        conditions.push("(resource_id, key) > (?, ?)");
+        values.extend([boxed(id.clone()), boxed(key.clone())]);
+    }
+    values.push(boxed(clamped(limit)));
+    let text = format!(
+        "SELECT {} FROM tag WHERE {} ORDER BY resource_id, key LIMIT ?",
+        row::TAG_COLUMNS,
+        conditions.join(" AND ")
+    );
+    reader.prepare_cached(&text)?.query_map(params_from_iter(values), row::tag)?.collect()
 }
 
 pub(super) fn disk(reader: &Connection, disk_id: &str) -> rusqlite::Result<Option<DiskRecord>> {

@@ -5,7 +5,7 @@ use rusqlite::{Row, ToSql};
 
 use crate::catalog::{
     AliasRecord, DiskRecord, DiskStatus, KeyRecord, KeyState, KeyVersionRecord, LayerRecord,
-    RootRecord,
+    RootRecord, TagRecord, TaggedType,
 };
 use crate::clock::Timestamp;
 use crate::units::ByteCount;
@@ -17,6 +17,8 @@ pub(super) const KEY_COLUMNS: &str = "key_id, description, spec, origin, protect
 pub(super) const VERSION_COLUMNS: &str = "version_id, key_id, created, wrapped_material";
 /// Columns of `alias`.
 pub(super) const ALIAS_COLUMNS: &str = "name, key_id, created";
+/// Columns of `tag`.
+pub(super) const TAG_COLUMNS: &str = "resource_type, resource_id, key, value";
 /// Columns of `disk`.
 pub(super) const DISK_COLUMNS: &str = "disk_id, name, description, size, encrypted, kms_key_id, \
      status, category, created, attached, detached, instance_id, read_only, epoch";
@@ -52,6 +54,16 @@ pub(super) fn version(row: &Row<'_>) -> rusqlite::Result<KeyVersionRecord> {
 
 pub(super) fn alias(row: &Row<'_>) -> rusqlite::Result<AliasRecord> {
     Ok(AliasRecord { name: row.get(0)?, key_id: row.get(1)?, created: moment(row.get(2)?) })
+}
+
+pub(super) fn tag(row: &Row<'_>) -> rusqlite::Result<TagRecord> {
+    Ok(TagRecord {
+        resource_type: TaggedType::parse(&row.get::<_, String>(0)?)
+            .ok_or_else(|| unknown_word(0))?,
+        resource_id: row.get(1)?,
+        key: row.get(2)?,
+        value: row.get(3)?,
+    })
 }
 
 pub(super) fn disk(row: &Row<'_>) -> rusqlite::Result<DiskRecord> {

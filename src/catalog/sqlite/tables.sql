@@ -39,6 +39,14 @@ CREATE TABLE alias (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX alias_by_key ON alias (key_id);
 
+CREATE TABLE tag (
+    resource_type   TEXT NOT NULL,
+    resource_id     TEXT NOT NULL,
+    key             TEXT NOT NULL,
+    value           TEXT NOT NULL,
+    PRIMARY KEY (resource_type, resource_id, key)
+) STRICT, WITHOUT ROWID;
+
 -- A disk outlives its KMS key (and is unreadable then), so it does not reference it.
 CREATE TABLE disk (
     number          INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -67,3 +75,58 @@ CREATE TABLE layer (
     file_name       TEXT NOT NULL
 ) STRICT;
 CREATE INDEX layer_by_disk ON layer (disk_id);
+
+-- RAM: who may do what.
+CREATE TABLE ram_user (
+    user_id         TEXT PRIMARY KEY,
+    user_name       TEXT NOT NULL UNIQUE,
+    display_name    TEXT NOT NULL,
+    comments        TEXT NOT NULL,
+    email           TEXT NOT NULL,
+    mobile_phone    TEXT NOT NULL,
+    created         INTEGER NOT NULL,
+    updated         INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- An access key without a user is the account owner's.
+CREATE TABLE access_key (
+    number          INTEGER PRIMARY KEY AUTOINCREMENT,
+    access_key_id   TEXT NOT NULL UNIQUE,
+    user_id         TEXT REFERENCES ram_user (user_id),
+    wrapped_secret  BLOB NOT NULL,
+    is_active       INTEGER NOT NULL,
+    created         INTEGER NOT NULL
+) STRICT;
+CREATE INDEX access_key_by_user ON access_key (user_id);
+
+CREATE TABLE ram_role (
+    role_id             TEXT PRIMARY KEY,
+    role_name           TEXT NOT NULL UNIQUE,
+    description         TEXT NOT NULL,
+    trust_policy        TEXT NOT NULL,
+    session_seconds_max INTEGER NOT NULL,
+    created             INTEGER NOT NULL,
+    updated             INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE ram_policy (
+    policy_name     TEXT PRIMARY KEY,
+    description     TEXT NOT NULL,
+    document        TEXT NOT NULL,
+    created         INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- System policies are part of the program, hence `system_name` beside `custom_name`.
+CREATE TABLE policy_attachment (
+    number          INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id         TEXT REFERENCES ram_user (user_id),
+    role_id         TEXT REFERENCES ram_role (role_id),
+    system_name     TEXT,
+    custom_name     TEXT REFERENCES ram_policy (policy_name),
+    attached        INTEGER NOT NULL,
+    CHECK ((user_id IS NULL) <> (role_id IS NULL)),
+    CHECK ((system_name IS NULL) <> (custom_name IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX policy_attachment_once ON policy_attachment
+    (coalesce(user_id, ''), coalesce(role_id, ''), coalesce(system_name, ''), coalesce(custom_name, ''));
+CREATE INDEX policy_attachment_by_policy ON policy_attachment (custom_name);

@@ -191,6 +191,11 @@ impl Root {
         trail_key(&self.sealing_key)
     }
 
+    /// The key that seals the secrets of access keys.
+    pub fn ram_key(&self) -> Secret {
+        ram_key(&self.sealing_key)
+    }
+
     /// Where the root key comes from.
     pub fn provider(&self) -> &dyn Provider {
         &*self.parts.provider
@@ -306,6 +311,11 @@ fn wrong(loaded: &Loaded, record: &RootRecord) -> RootError {
 /// The key of the trail's chain, derived from the sealing key.
 pub fn trail_key(sealing_key: &Secret) -> Secret {
     hkdf_sha256(sealing_key, b"sealdisk/trail/v1", 32)
+}
+
+/// The key that seals the secrets of access keys, derived from the sealing key.
+pub fn ram_key(sealing_key: &Secret) -> Secret {
+    hkdf_sha256(sealing_key, b"sealdisk/ram/v1", 32)
 }
 
 impl std::fmt::Debug for Root {

@@ -1,0 +1,119 @@
+//! Who may do what with a disk, and with which keys the disk service may protect it.
+
+use std::path::Path;
+
+use crate::catalog::KeyState;
+use crate::kms::{DISK_CONSENT_TAG, KmsError};
+use crate::ram::{Caller, Conditions, ECS_ROLE, ECS_SERVICE, Principal};
+
+use super::ControlError;
+use super::registry::Disks;
+
+impl Disks {
+    /// Whether the caller may do `action` (`ecs:AttachDisk`) to the disk, or to any (`*`).
+    pub(super) fn allow(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        disk_id: &str,
+    ) -> Result<(), ControlError> {
+        let account = &self.parts.account;
+        let (service, _) = action.split_once(':').unwrap_or(("ecs", action));
+        let resource =
+            format!("acs:{service}:{}:{}:disk/{disk_id}", account.region, account.account_id);
+        let conditions = Conditions::of(caller);
+        let decision = self.parts.ram.decide(&caller.principal, action, &resource, &conditions);
+        if decision.map_err(KmsError::Ram)?.is_allowed() {
+            return Ok(());
+        }
+        let message = format!(
+            "User not authorized to operate on the specified resource: {action} on {resource} \
+             needs a policy that allows it."
+        );
+        Err(ControlError::refused("Forbidden.RAM", 403, message))
+    }
+
+    /// The id of a key that may wrap data keys now.
+    pub(super) fn usable_key(&self, caller: &Caller, key: &str) -> Result<String, ControlError> {
+        let found = self.parts.kms.describe_key(&self.as_ecs(caller), key);
+        let key = found.map_err(|error| match (error.status(), &error) {
+            (404, _) => ControlError::refused(
+                "InvalidParameter.KMSKeyId.NotFound",
+                404,
+                format!("The specified KMSKeyId does not exist: {key}"),
+            ),
+            (_, KmsError::NoPermission) => self.unauthorised(key),
+            _ => ControlError::Kms(error),
+        })?;
+        if key.state == KeyState::Enabled {
+            return Ok(key.key_id);
+        }
+        Err(not_enabled(&format!("{} is {}.", key.key_id, key.state)))
+    }
+
+    /// What the KMS's refusal to make a data key under `key_id` means for a disk.
+    pub(super) fn no_data_key(&self, error: KmsError, key_id: &str) -> ControlError {
+        match error {
+            KmsError::NoPermission => self.unauthorised(key_id),
+            other => other.into(),
+        }
+    }
+
+    /// What the KMS's refusal to unwrap the data key in `file` means for a disk, in the words of
+    /// ECS.
+    pub(super) fn unusable_key(&self, error: KmsError, key_id: &str, file: &Path) -> ControlError {
+        match error {
+            // The tag cannot tell which of them was changed.
+            KmsError::InvalidParameter("CiphertextBlob") => ControlError::refused(
+                "DiskError",
+                403,
+                format!(
+                    "{}: the wrapped data key does not belong to this header: one of them was \
+                     changed. Put the right file back.",
+                    file.display()
+                ),
+            ),
+            KmsError::Disabled | KmsError::PendingDeletion | KmsError::PendingImport => {
+                not_enabled(&error.message())
+            }
+            KmsError::NoPermission => self.unauthorised(key_id),
+            other => other.into(),
+        }
+    }
+
+    /// Why the disk service may not use a customer's key: if the tag alone would help it is the
+    /// tag, else the role.
+    fn unauthorised(&self, key_id: &str) -> ControlError {
+        let conditions = Conditions {
+            secure_transport: true,
+            key_tags: vec![(DISK_CONSENT_TAG.into(), "true".into())],
+            ..Conditions::default()
+        };
+        let service = Principal::Service { name: ECS_SERVICE };
+        let resource = self.parts.account.key_arn(key_id);
+        match self.parts.ram.decide(&service, "kms:Decrypt", &resource, &conditions) {
+            Err(error) => KmsError::Ram(error).into(),
+            Ok(decision) if decision.is_allowed() => ControlError::refused(
+                "InvalidParameter.KMSKeyId.CMKUnauthorized",
+                403,
+                format!(
+                    "The CMK needs to be added ECS tag. Put the tag {DISK_CONSENT_TAG}=true on \
+                     {key_id}."
+                ),
+            ),
+            Ok(_) => ControlError::refused(
+                "InvalidParameter.KMSKeyId.KMSUnauthorized",
+                403,
+                format!(
+                    "ECS service have no right to access your KMS. Create the role {ECS_ROLE} \
+                     again, with its policy."
+                ),
+            ),
+        }
+    }
+}
+
+fn not_enabled(why: &str) -> ControlError {
+    let message = format!("The CMK needs to be enabled. {why}");
+    ControlError::refused("InvalidParameter.KMSKeyId.CMKNotEnabled", 403, message)
+}
