@@ -17,8 +17,9 @@ use crate::catalog::sqlite::SqliteCatalog;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
 use crate::config::{Config, RootKey};
 use crate::disk::{Disks, DisksParts, Recovery};
+use crate::kms::remote::RemoteKms;
 use crate::kms::root::{self, Root, RootParts};
-use crate::kms::{Account, Kms, KmsParts};
+use crate::kms::{Account, DataKeys, Kms, KmsParts};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
@@ -159,7 +160,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let disks = Arc::new(Disks::new(DisksParts {
         catalog,
         trail: Arc::clone(&trail),
-        kms: Arc::clone(&kms),
+        kms: data_keys(config, &kms, (&clock, &entropy))?,
         ram: Arc::clone(&ram),
         store: Arc::new(FileStore::new(&layers)),
         clock: Arc::clone(&clock),
@@ -188,6 +189,17 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         _lock: lock,
     };
     Ok((house, ready))
+}
+
+/// The KMS of the disks: the one in the house, or the one on another host.
+fn data_keys(
+    config: &Config,
+    kms: &Arc<Kms>,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+) -> Result<Arc<dyn DataKeys>, DaemonError> {
+    let Some(remote) = &config.remote_kms else { return Ok(Arc::clone(kms) as _) };
+    let remote = RemoteKms::new(remote, Arc::clone(clock), Arc::clone(entropy));
+    Ok(Arc::new(remote.map_err(DaemonError::RemoteKms)?))
 }
 
 /// Whether this start makes the file of the root key.

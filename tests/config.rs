@@ -42,7 +42,7 @@ fn the_shipped_file_documents_every_option_with_default_and_danger() {
     let mut options = 0;
     for section in options_of("") {
         let inner = match section.as_str() {
-            "root_key" | "nbd" | "api" | "limits" | "log" => options_of(&section),
+            "root_key" | "kms" | "nbd" | "api" | "limits" | "log" => options_of(&section),
             _ => vec![],
         };
         let body = SHIPPED.split(&format!("\n{section}:")).nth(1).unwrap_or_else(|| {
@@ -57,7 +57,7 @@ fn the_shipped_file_documents_every_option_with_default_and_danger() {
             options += 1;
         }
     }
-    assert_eq!(options, 18);
+    assert_eq!(options, 19);
 }
 
 fn assert_documented(text: &str, start: &str) {
@@ -139,6 +139,32 @@ fn a_root_key_comes_from_where_it_is_said_to() {
         ("previous: {provider: file, create: true}", "unknown option `create`"),
     ] {
         let refused = refusal(&format!("root_key: {{{text}}}\n"));
+        assert!(refused.contains(expected), "{refused}");
+    }
+}
+
+#[test]
+fn a_remote_kms_is_where_it_is_said_to_be() {
+    let remote = |text: &str| read(&format!("kms:\n  remote: {{{text}}}\n"));
+    let found = remote("endpoint: 'https://kms.example.com:8643', access_key_file: /k.json");
+    let found = found.unwrap().remote_kms.unwrap();
+    assert_eq!(found.endpoint.to_string(), "https://kms.example.com:8643");
+    assert_eq!((found.ca_file, found.default_key), (None, None));
+    assert_eq!(found.timeout, Duration::from_secs(10));
+    let found = remote(
+        "endpoint: 'https://h', access_key_file: /k, ca_file: /ca, default_key: alias/d, timeout: 2s",
+    );
+    let found = found.unwrap().remote_kms.unwrap();
+    assert_eq!(found.default_key.as_deref(), Some("alias/d"));
+    assert_eq!(found.timeout, Duration::from_secs(2));
+    for (text, expected) in [
+        ("endpoint: 'https://h'", "missing field `access_key_file`"),
+        ("endpoint: 'http://10.0.0.1', access_key_file: /k", "would send data keys in clear"),
+        ("endpoint: kms, access_key_file: /k", "`kms` is no endpoint; allowed: https://HOST"),
+        ("endpoint: 'https://h', access_key_file: k", "is no absolute path"),
+        ("endpoint: 'https://h', access_key_file: /k, timeout: 1h", "is out of range"),
+    ] {
+        let refused = remote(text).unwrap_err().to_string();
         assert!(refused.contains(expected), "{refused}");
     }
 }

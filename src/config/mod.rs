@@ -12,9 +12,11 @@ use crate::limits;
 use crate::units::ByteCount;
 
 pub mod quantity;
+mod remote_kms;
 mod root_key;
 mod yaml;
 
+pub use remote_kms::{KmsEndpoint, RemoteKms};
 pub use yaml::{ConfigError, Place, load, parse};
 
 /// TCP port of NBD (IANA), on the local host alone unless told otherwise.
@@ -66,6 +68,8 @@ pub struct Config {
     pub root_key: RootKey,
     /// Where it came from before, while it is being moved.
     pub previous_root_key: Option<RootKey>,
+    /// The KMS of the disks, if it is not the one in the house.
+    pub remote_kms: Option<RemoteKms>,
     /// Where and how disks are served.
     pub nbd: Nbd,
     /// Where the control plane listens.
@@ -240,6 +244,7 @@ impl Default for Config {
             region: REGION_DEFAULT.to_owned(),
             root_key: RootKey::File { path: ROOT_KEY_FILE_DEFAULT.into(), may_create: false },
             previous_root_key: None,
+            remote_kms: None,
             nbd: Nbd::default(),
             api: Api::default(),
             limits: Limits {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de};
 
 use super::quantity::{parse_size, parse_span};
+use super::remote_kms::{KmsEndpoint, WrittenKms, WrittenRemote};
 use super::root_key::{ProviderName, WrittenRootKey};
 use super::{Api, Config, Https, Limits, LogFormat, LogLevel, fits_socket_name};
 use crate::limits;
@@ -123,6 +124,7 @@ struct Written {
     account_id: Option<AccountId>,
     region: Option<Region>,
     root_key: WrittenRootKey,
+    kms: WrittenKms,
     nbd: WrittenNbd,
     api: WrittenApi,
     limits: WrittenLimits,
@@ -176,6 +178,7 @@ impl Written {
         replace(&mut config.account_id, self.account_id.map(|value| value.0));
         replace(&mut config.region, self.region.map(|value| value.0));
         (config.root_key, config.previous_root_key) = self.root_key.meant();
+        config.remote_kms = self.kms.remote.map(WrittenRemote::meant);
         replace(&mut config.nbd.unix, self.nbd.unix.map(|value| value.0));
         replace(&mut config.nbd.tcp, self.nbd.tcp.map(|value| value.0));
         replace(&mut config.nbd.max_connections, self.nbd.max_connections.map(|value| value.0));
@@ -209,6 +212,9 @@ fn replace<T>(default: &mut T, written: Option<T>) {
 pub(super) struct AbsolutePath(pub(super) PathBuf);
 pub(super) struct PassphrasePath(pub(super) Option<PathBuf>);
 pub(super) struct CredentialName(pub(super) String);
+pub(super) struct ServiceEndpoint(pub(super) KmsEndpoint);
+pub(super) struct KeyText(pub(super) String);
+pub(super) struct RemoteTimeout(pub(super) Duration);
 struct SocketPath(PathBuf);
 struct SocketPathOrOff(Option<PathBuf>);
 struct Address(Option<SocketAddr>);
@@ -255,6 +261,12 @@ from_scalar! {
         "prompt" => Ok(Self(None)),
         path => absolute_path(path).map(|path| Self(Some(path))),
     };
+    ServiceEndpoint <- |text| KmsEndpoint::parse(text).map(Self);
+    KeyText <- |text| match text {
+        "" => Err("is no key; allowed: an id, or alias/NAME".to_owned()),
+        key => Ok(Self(key.to_owned())),
+    };
+    RemoteTimeout <- |text| span(text, TIMEOUTS).map(Self);
     CredentialName <- |text| credential_name(text).map(Self);
     Provider <- |text| {
         use ProviderName::{Credential, File, Passphrase};
@@ -262,7 +274,7 @@ from_scalar! {
         choice(text, &names).map(Self)
     };
     Connections <- |text| connections(text).map(Self);
-    HandshakeTimeout <- |text| handshake_timeout(text).map(Self);
+    HandshakeTimeout <- |text| span(text, TIMEOUTS).map(Self);
     BufferBytes <- |text| buffer_bytes(text).map(Self);
     Format <- |text| {
         choice(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]).map(Self)
@@ -371,10 +383,12 @@ fn requests_per_second(text: &str) -> Result<u32, String> {
     }
 }
 
-fn handshake_timeout(text: &str) -> Result<Duration, String> {
-    const ALLOWED: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
+/// Time that one handshake, or one try of a call, may be given.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
+
+fn span(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, String> {
     let span = parse_span(text).map_err(|error| error.to_string())?;
-    if ALLOWED.contains(&span) {
+    if allowed.contains(&span) {
         Ok(span)
     } else {
         Err("is out of range; allowed: 100ms to 5m".into())

@@ -35,7 +35,7 @@ impl Disks {
 
     /// The id of a key that may wrap data keys now.
     pub(super) fn usable_key(&self, caller: &Caller, key: &str) -> Result<String, ControlError> {
-        let found = self.parts.kms.describe_key(&self.as_ecs(caller), key);
+        let found = self.parts.kms.find_key(&self.as_ecs(caller), key);
         let key = found.map_err(|error| match (error.status(), &error) {
             (404, _) => ControlError::refused(
                 "InvalidParameter.KMSKeyId.NotFound",

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::remote::RemoteError;
 use super::root::RootError;
 use crate::catalog::CatalogError;
 use crate::ram::RamError;
@@ -56,6 +57,8 @@ pub enum KmsError {
     },
     /// The root key does not fit the catalog.
     Root(RootError),
+    /// The KMS on another host did not do it.
+    Remote(RemoteError),
     /// Whether the caller may cannot be told.
     Ram(RamError),
 }
@@ -80,6 +83,7 @@ impl KmsError {
             Self::InvalidParameter(name) => {
                 format!("The specified parameter \"{name}\" is not valid.")
             }
+            Self::Remote(error) => error.to_string(),
             other => other.published().2.to_owned(),
         }
     }
@@ -145,6 +149,10 @@ impl KmsError {
                 503,
                 "Service unavailable temporarily: the operation could not be recorded.",
             ),
+            Self::Remote(error) => {
+                let (code, status) = error.published();
+                (code, status, "")
+            }
             Self::Catalog(_) | Self::DamagedMaterial { .. } | Self::Root(_) | Self::Ram(_) => {
                 ("InternalFailure", 500, "Internal failure.")
             }
@@ -164,6 +172,7 @@ impl fmt::Display for KmsError {
                 "the stored material of key version {version_id} is damaged; restore the catalog"
             ),
             Self::Root(error) => write!(f, "{error}"),
+            Self::Remote(error) => write!(f, "{error}"),
             Self::Ram(error) => write!(f, "{error}"),
             other => f.write_str(&other.message()),
         }
@@ -176,6 +185,7 @@ impl std::error::Error for KmsError {
             Self::Unrecorded(error) => Some(error),
             Self::Catalog(error) => Some(error),
             Self::Root(error) => Some(error),
+            Self::Remote(error) => Some(error),
             Self::Ram(error) => Some(error),
             _ => None,
         }
@@ -191,5 +201,11 @@ impl From<CatalogError> for KmsError {
 impl From<RootError> for KmsError {
     fn from(error: RootError) -> Self {
         Self::Root(error)
+    }
+}
+
+impl From<RemoteError> for KmsError {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote(error)
     }
 }
