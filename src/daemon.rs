@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::api::{Api, Endpoints, Gate};
 use crate::catalog::Catalog;
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
-use crate::config::{Config, RootKey};
+use crate::config::{Config, Mode, RootKey};
 use crate::disk::{Disks, DisksParts, Recovery};
 use crate::kms::remote::RemoteKms;
 use crate::kms::root::{self, Root, RootParts};
@@ -29,6 +29,7 @@ use crate::secret::{self, Protection};
 use crate::storage::store::FileStore;
 use crate::trail::{Actor, Trail};
 
+mod access_key;
 mod error;
 mod faces;
 mod process;
@@ -59,6 +60,8 @@ pub struct Ready {
     pub root_key: String,
     /// It was made just now.
     pub root_key_created: bool,
+    /// File that tells the owner's access key; in development alone.
+    pub access_key: Option<PathBuf>,
     /// How well keys in memory are kept.
     pub protection: Protection,
     /// What the last run left behind.
@@ -148,6 +151,8 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         // As if the owner had consented in the console: the role may be deleted and made again.
         ram.grant_ecs_role()?;
     }
+    let caller = Caller::system(random_uuid(&*entropy));
+    let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
@@ -167,12 +172,13 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         entropy: Arc::clone(&entropy),
         account: account.clone(),
     }));
-    let recovery = disks.recover(&Caller::system(random_uuid(&*entropy)))?;
+    let recovery = disks.recover(&caller)?;
     report(&recovery);
     let ready = Ready {
         endpoints: configured(config),
         root_key: root.provider().place(),
         root_key_created,
+        access_key,
         protection: secret::protection(),
         recovery,
     };
@@ -220,6 +226,20 @@ fn move_root(root: &Root, trail: &Trail, actor: Actor) -> Result<(), DaemonError
         );
     }
     Ok(())
+}
+
+/// In production the owner makes access keys over the unix socket, and nothing writes them down.
+fn first_access_key(
+    config: &Config,
+    (ram, trail): (&Ram, &Trail),
+    caller: &Caller,
+) -> Result<Option<PathBuf>, DaemonError> {
+    match config.mode {
+        Mode::Development => {
+            access_key::write_first((ram, trail, &config.region), caller, &config.data_dir)
+        }
+        Mode::Production => Ok(None),
+    }
 }
 
 fn configured(config: &Config) -> Endpoints {

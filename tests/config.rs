@@ -57,7 +57,7 @@ fn the_shipped_file_documents_every_option_with_default_and_danger() {
             options += 1;
         }
     }
-    assert_eq!(options, 19);
+    assert_eq!(options, 22);
 }
 
 fn assert_documented(text: &str, start: &str) {

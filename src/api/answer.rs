@@ -15,7 +15,36 @@ use crate::secret::Secret;
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     fields: Map<String, Value>,
-    secret: Option<(&'static str, Secret)>,
+    secret: Option<(&'static str, SecretText)>,
+}
+
+/// A secret and how it is written.
+#[derive(Debug)]
+enum SecretText {
+    /// Bytes, as base64.
+    Base64(Secret),
+    /// Letters and digits, as they are.
+    Plain(Secret),
+}
+
+impl SecretText {
+    fn len(&self) -> usize {
+        match self {
+            Self::Base64(secret) => secret.len().div_ceil(3) * 4,
+            Self::Plain(secret) => secret.len(),
+        }
+    }
+
+    /// Writes it over all of `place`.
+    fn write(&self, place: &mut [u8]) {
+        match self {
+            Self::Base64(secret) => {
+                let written = STANDARD.encode_slice(secret.expose(), place);
+                debug_assert_eq!(written, Ok(self.len()));
+            }
+            Self::Plain(secret) => place.copy_from_slice(secret.expose()),
+        }
+    }
 }
 
 impl Answer {
@@ -47,7 +76,14 @@ impl Answer {
 
     /// With a secret field, base64 in the body. At most one.
     pub(super) fn with_secret(mut self, name: &'static str, secret: Secret) -> Self {
-        self.secret = Some((name, secret));
+        self.secret = Some((name, SecretText::Base64(secret)));
+        self
+    }
+
+    /// With a secret of letters and digits, written as it is, at `place`: `Outer.Name`, where
+    /// `Outer` is an object among the fields. At most one.
+    pub(super) fn with_secret_text(mut self, place: &'static str, secret: Secret) -> Self {
+        self.secret = Some((place, SecretText::Plain(secret)));
         self
     }
 
@@ -59,13 +95,11 @@ impl Answer {
         let name = public.secret.as_ref().map(|(name, _)| *name);
         let (head, rest) = format.around(action, public.fields, name);
         let Some((_, secret)) = public.secret else { return head.into() };
-        let encoded = secret.len().div_ceil(3) * 4;
-        let mut body = Zeroizing::new(vec![0; head.len() + encoded]);
+        let mut body = Zeroizing::new(vec![0; head.len() + secret.len()]);
         // Room for all of it at once: growing would leave a copy behind.
         body.reserve_exact(rest.len());
         body[..head.len()].copy_from_slice(head.as_bytes());
-        let written = STANDARD.encode_slice(secret.expose(), &mut body[head.len()..]);
-        debug_assert_eq!(written, Ok(encoded));
+        secret.write(&mut body[head.len()..]);
         body.extend_from_slice(rest.as_bytes());
         Bytes::from_owner(body)
     }
@@ -92,6 +126,21 @@ mod tests {
             let text = String::from_utf8(body.to_vec()).unwrap();
             let expected = format!("<Plaintext>{}</Plaintext>", STANDARD.encode(vec![7; len]));
             assert!(text.contains(&format!("<DecryptResponse>{expected}<KeyId>k</KeyId>")));
+        }
+    }
+
+    #[test]
+    fn a_secret_text_stands_within_its_object() {
+        for (format, expected) in [
+            (Format::Json, r#"{"Key":{"Secret":"abc","Id":"k"},"RequestId":"0"#),
+            (Format::Xml, "<Key><Secret>abc</Secret><Id>k</Id></Key><RequestId>0"),
+        ] {
+            let secret = Secret::from_fn(3, |bytes| bytes.copy_from_slice(b"abc"));
+            let answer = Answer::new().with("Key", serde_json::json!({"Id": "k"}));
+            let answer = answer.with_secret_text("Key.Secret", secret);
+            let body = answer.into_body(Uuid::nil(), "Do", format);
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            assert!(text.contains(expected), "{text}");
         }
     }
 

@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::error::ApiError;
 use super::rpc::{Call, Parameters, Product};
-use super::{Api, actiontrail, ecs, kms, own};
+use super::{Api, actiontrail, ecs, kms, own, ram};
 use crate::ram::{Caller, Conditions};
 
 /// One action: parses its parameters, calls the domain, words the answer. Blocking.
@@ -15,6 +15,7 @@ pub(super) fn find(call: &Call) -> Result<Handler, ApiError> {
         Product::Kms => kms::handler(&call.action),
         Product::Ecs => ecs::handler(&call.action),
         Product::ActionTrail => actiontrail::handler(&call.action),
+        Product::Ram => ram::handler(&call.action),
         Product::Own => own::handler(&call.action),
     };
     handler.ok_or_else(|| {
@@ -31,13 +32,20 @@ pub(super) fn authorise(
     (service, action): (&str, &str),
     relative: &str,
 ) -> Result<(), ApiError> {
-    let resource = format!("acs:{service}:{}:{}:{relative}", api.region, api.account_id);
+    // Users and policies are of no region.
+    let region = if service == "ram" { "" } else { api.region.as_str() };
+    let resource = format!("acs:{service}:{region}:{}:{relative}", api.account_id);
     let action = format!("{service}:{action}");
     let conditions = Conditions::of(caller);
     let decision = api.ram.decide(&caller.principal, &action, &resource, &conditions)?;
     if decision.is_allowed() {
         return Ok(());
     }
-    let message = "This operation is forbidden by permission system.";
-    Err(ApiError::new(403, "Forbidden.NoPermission", message))
+    Err(match service {
+        "ram" => ApiError::new(403, "NoPermission", "You are not authorized to do this action."),
+        _ => {
+            let message = "This operation is forbidden by permission system.";
+            ApiError::new(403, "Forbidden.NoPermission", message)
+        }
+    })
 }

@@ -47,7 +47,7 @@ impl ApiError {
     pub(super) fn missing(product: Product, name: &str) -> Self {
         let message = match product {
             Product::Kms => format!("The parameter \"{name}\" is needed but not provided."),
-            Product::Ecs | Product::ActionTrail | Product::Own => format!(
+            Product::Ecs | Product::ActionTrail | Product::Ram | Product::Own => format!(
                 "The input parameter \"{name}\" that is mandatory for processing this request is \
                  not supplied."
             ),

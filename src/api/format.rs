@@ -49,9 +49,53 @@ impl Format {
         }
     }
 
-    /// The body of an answer to `action`, in two parts: where there is a secret field, its base64
+    /// The body of an answer to `action`, in two parts: where there is a secret field, its text
     /// goes between them.
     pub(super) fn around(
+        self,
+        action: &str,
+        fields: Map<String, Value>,
+        secret: Option<&str>,
+    ) -> (String, String) {
+        match (self, secret.and_then(|name| name.split_once('.'))) {
+            (_, Some(place)) => self.around_inner(action, fields, place),
+            (format, None) => format.around_outer(action, fields, secret),
+        }
+    }
+
+    /// As [`Format::around`], the secret being field `name` of the object `outer`.
+    fn around_inner(
+        self,
+        action: &str,
+        mut fields: Map<String, Value>,
+        (outer, name): (&str, &str),
+    ) -> (String, String) {
+        let inner = match fields.remove(outer) {
+            Some(Value::Object(inner)) => inner,
+            _ => Map::new(),
+        };
+        match self {
+            Self::Json => {
+                let (inner, rest) = (Value::Object(inner), Value::Object(fields));
+                let more = |object: &Value| match object.to_string().as_str() {
+                    "{}" => "}".to_owned(),
+                    text => format!(",{}", &text[1..]),
+                };
+                let head = format!("{{\"{outer}\":{{\"{name}\":\"");
+                (head, format!("\"{}{}", more(&inner), more(&rest)))
+            }
+            Self::Xml => (
+                format!("{XML_HEAD}<{action}Response><{outer}><{name}>"),
+                format!(
+                    "</{name}>{}</{outer}>{}</{action}Response>",
+                    elements(&inner),
+                    elements(&fields)
+                ),
+            ),
+        }
+    }
+
+    fn around_outer(
         self,
         action: &str,
         fields: Map<String, Value>,

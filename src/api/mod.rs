@@ -40,6 +40,8 @@ mod kms_tags;
 mod listen;
 mod own;
 pub mod percent;
+mod ram;
+mod ram_policies;
 mod rate;
 mod refusal;
 pub mod rpc;

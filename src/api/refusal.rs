@@ -19,6 +19,7 @@ pub(super) fn record(api: &Api, call: &Call, caller: &Caller, error: ApiError) -
         Product::Kms => Service::Kms,
         Product::Ecs | Product::Own => Service::Ecs,
         Product::ActionTrail => Service::ActionTrail,
+        Product::Ram => Service::Ram,
     };
     let actor = Actor {
         request_id: caller.request_id,
@@ -29,7 +30,8 @@ pub(super) fn record(api: &Api, call: &Call, caller: &Caller, error: ApiError) -
         user_identity: caller.user_identity(&api.account_id, &ServiceActsAs::Itself),
     };
     let event = Event::new(service, call.action.clone(), actor);
-    let is_read = ["Describe", "List", "Lookup"].iter().any(|verb| call.action.starts_with(verb));
+    let is_read =
+        ["Describe", "List", "Lookup", "Get"].iter().any(|verb| call.action.starts_with(verb));
     let event = if is_read { event.read_only() } else { event };
     match api.trail.record(&event.error(&error.code, &error.message)) {
         Ok(()) => error,

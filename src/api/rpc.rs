@@ -34,6 +34,8 @@ pub enum Product {
     Ecs,
     /// Audit trail, 2020-07-06.
     ActionTrail,
+    /// Users and policies, 2015-05-01.
+    Ram,
     /// What the cloud does not have, [`OWN_VERSION`].
     Own,
 }
@@ -45,6 +47,7 @@ impl Product {
             "2016-01-20" => Some(Self::Kms),
             "2014-05-26" => Some(Self::Ecs),
             "2020-07-06" => Some(Self::ActionTrail),
+            "2015-05-01" => Some(Self::Ram),
             OWN_VERSION => Some(Self::Own),
             _ => None,
         }

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use super::backup::BackupCommand;
 use super::endpoint::Endpoint;
 use super::output::Form;
+use super::ram::arguments::{PolicyCommand, RoleCommand, UserCommand};
 use super::root::RootCommand;
 use super::trail::TrailCommand;
 use crate::config::quantity::{QuantityError, parse_size};
@@ -63,6 +64,24 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: AliasCommand,
+    },
+    /// Manage users and their access keys
+    User {
+        /// What to do.
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Manage the roles that services take on
+    Role {
+        /// What to do.
+        #[command(subcommand)]
+        command: RoleCommand,
+    },
+    /// Manage who may do what
+    Policy {
+        /// What to do.
+        #[command(subcommand)]
+        command: PolicyCommand,
     },
     /// Look into layer files, without a daemon
     Layer {

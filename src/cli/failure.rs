@@ -62,6 +62,23 @@ fn hint_for(code: &str) -> Option<&'static str> {
         "Rejected.Disabled" | "InvalidParameter.KMSKeyId.CMKNotEnabled" => {
             "sealdisk key enable KEY makes it usable again"
         }
+        "InvalidParameter.KMSKeyId.KMSUnauthorized" => {
+            "sealdisk role create AliyunECSDiskEncryptDefaultRole --service ecs.aliyuncs.com and \
+             role attach-policy AliyunECSDiskEncryptDefaultRole AliyunECSDiskEncryptRolePolicy \
+             bring it back"
+        }
+        "InvalidParameter.KMSKeyId.CMKUnauthorized" => {
+            "the key's tag acs:ecs:disk-encryption=true lets the disk service use it"
+        }
+        "EntityNotExist.User" => "sealdisk user list shows the users there are",
+        "EntityNotExist.Role" => "sealdisk role list shows the roles there are",
+        "EntityNotExist.Policy" => "sealdisk policy list shows the policies there are",
+        "DeleteConflict.User.AccessKey" => {
+            "sealdisk user access-keys USER lists them, delete-access-key deletes one"
+        }
+        "DeleteConflict.User.Policy" => "sealdisk user policies USER lists them",
+        "DeleteConflict.Role.Policy" => "sealdisk role policies ROLE lists them",
+        "LimitExceeded.User.AccessKey" => "delete one of the two that there are first",
         "Rejected.PendingDeletion" => "sealdisk key cancel-deletion KEY keeps it",
         "AliasAlreadyExists" => "sealdisk alias update ALIAS KEY points it elsewhere",
         "Rejected.UnsupportedOperation" => {

@@ -19,6 +19,7 @@ pub mod failure;
 mod key;
 mod layer;
 pub mod output;
+pub mod ram;
 pub mod root;
 mod root_source;
 mod serve;
@@ -57,6 +58,9 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Disk { command } => disk::run(command, &client()?, output),
         Command::Key { command } => key::run(command, &client()?, output),
         Command::Alias { command } => alias::run(command, &client()?, output),
+        Command::User { command } => ram::user::run(command, &client()?, output),
+        Command::Role { command } => ram::role::run(command, &client()?, output),
+        Command::Policy { command } => ram::policy::run(command, &client()?, output),
         Command::Layer { command } => layer::run(&command, output),
         Command::Trail { command } => trail::run(&command, client, output),
         Command::Root { command } => root::run(&command, &client()?, output),

@@ -61,8 +61,10 @@ impl Cell {
     /// A status of disk or key; its colour tells what it means.
     pub fn status(text: &str) -> Self {
         let tone = match text {
-            "In_use" | "Enabled" => Tone::Good,
-            "Disabled" | "PendingDeletion" | "PendingImport" | "Creating" => Tone::Doubtful,
+            "In_use" | "Enabled" | "Active" => Tone::Good,
+            "Disabled" | "Inactive" | "PendingDeletion" | "PendingImport" | "Creating" => {
+                Tone::Doubtful
+            }
             _ => Tone::Plain,
         };
         Self { text: text.to_owned(), tone }

@@ -96,6 +96,8 @@ fn listeners(ready: &Ready) -> Vec<(&'static str, String)> {
     ];
     lines.extend(endpoints.https.map(|at| ("", format!("https://{at}/"))));
     lines.push(("HTTP", endpoints.http.map_or_else(off, |at| format!("http://{at}/"))));
+    let access_key = ready.access_key.iter();
+    lines.extend(access_key.map(|file| ("Access key", file.display().to_string())));
     lines
 }
 
@@ -157,6 +159,7 @@ mod tests {
             recovery: Recovery::default(),
             root_key: data_dir.join("root.key").display().to_string(),
             root_key_created: true,
+            access_key: Some(data_dir.join("access-key.json")),
             protection: Protection::SecretMemory,
             endpoints: Endpoints {
                 nbd_unix: Some(data_dir.join("nbd.sock")),
@@ -175,8 +178,9 @@ mod tests {
         let text = banner(&ready("/d"), Mode::Development, &output);
         let expected = format!(
             "sealdisk {} is serving\n\n  \
-             Data  /d\n  NBD   unix:/d/nbd.sock\n        tcp:127.0.0.1:10809\n  \
-             API   unix:/d/api.sock\n  HTTP  off\n\n",
+             Data        /d\n  NBD         unix:/d/nbd.sock\n              tcp:127.0.0.1:10809\n  \
+             API         unix:/d/api.sock\n  HTTP        off\n  \
+             Access key  /d/access-key.json\n\n",
             env!("CARGO_PKG_VERSION")
         );
         assert!(text.starts_with(&expected), "{text}");

@@ -69,6 +69,14 @@ pub enum ResourceType {
     Snapshot,
     /// An image.
     Image,
+    /// A RAM user.
+    User,
+    /// A RAM role.
+    Role,
+    /// A RAM policy.
+    Policy,
+    /// An access key.
+    AccessKey,
 }
 
 /// Who did it, from where, in which account.
@@ -270,6 +278,10 @@ impl ResourceType {
             Self::Disk => "ACS::ECS::Disk",
             Self::Snapshot => "ACS::ECS::Snapshot",
             Self::Image => "ACS::ECS::Image",
+            Self::User => "ACS::RAM::User",
+            Self::Role => "ACS::RAM::Role",
+            Self::Policy => "ACS::RAM::Policy",
+            Self::AccessKey => "ACS::RAM::AccessKey",
         }
     }
 }

@@ -132,8 +132,7 @@ impl Transport {
             .body(Full::new(Bytes::from(signed.body)))
             .map_err(|error| unreachable(error.into()))?;
         // Within the runtime, whose clock the time limit runs by.
-        let exchange =
-            async { tokio::time::timeout(self.timeout, self.exchange(request)).await };
+        let exchange = async { tokio::time::timeout(self.timeout, self.exchange(request)).await };
         let answer = match self.runtime.block_on(exchange) {
             Ok(answered) => answered.map_err(unreachable)?,
             Err(_) => {

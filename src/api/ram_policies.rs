@@ -1,0 +1,181 @@
+//! RAM 2015-05-01: policies, and who holds them.
+
+use serde_json::{Value, json};
+
+use super::Api;
+use super::answer::Answer;
+use super::dispatch::Handler;
+use super::error::ApiError;
+use super::ram::{Deed, on_role, on_user, part_asked, with_part};
+use super::rpc::Parameters;
+use crate::catalog::ram::PolicyKind;
+use crate::clock::Timestamp;
+use crate::ram::{Caller, HolderName, PolicyView, RamError};
+use crate::trail::ResourceType;
+
+/// A policy has one version here.
+const VERSION: &str = "v1";
+
+type Answered = Result<Answer, ApiError>;
+
+pub(super) fn handler(action: &str) -> Option<Handler> {
+    Some(match action {
+        "CreatePolicy" => create_policy,
+        "GetPolicy" => get_policy,
+        "DeletePolicy" => delete_policy,
+        "ListPolicies" => list_policies,
+        "AttachPolicyToUser" => attach_policy_to_user,
+        "DetachPolicyFromUser" => detach_policy_from_user,
+        "ListPoliciesForUser" => list_policies_for_user,
+        "AttachPolicyToRole" => attach_policy_to_role,
+        "DetachPolicyFromRole" => detach_policy_from_role,
+        "ListPoliciesForRole" => list_policies_for_role,
+        _ => return None,
+    })
+}
+
+fn create_policy(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let name = parameters.required("PolicyName")?;
+    let document = parameters.required("PolicyDocument")?;
+    parameters.refuse(&["Tag.1.Key"])?;
+    let description = parameters.filled("Description");
+    let deed = Deed::begin(api, caller, "CreatePolicy", "policy/*")?
+        .about(ResourceType::Policy, "PolicyName", name)
+        .asked("PolicyDocument", Some(document))
+        .asked("Description", description);
+    let gate = &mut |_: &crate::catalog::ram::PolicyRecord| deed.record();
+    let made = api.ram.create_policy(name, description.unwrap_or_default(), document, gate)?;
+    let item = json!({
+        "PolicyName": made.policy_name,
+        "PolicyType": PolicyKind::Custom.as_str(),
+        "Description": made.description,
+        "DefaultVersion": VERSION,
+        "CreateDate": made.created.to_string(),
+    });
+    Ok(Answer::new().with("Policy", item))
+}
+
+fn get_policy(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let (kind, name) = policy_asked(parameters)?;
+    let deed = Deed::begin(api, caller, "GetPolicy", &format!("policy/{name}"))?
+        .about(ResourceType::Policy, "PolicyName", name)
+        .asked("PolicyType", Some(kind.as_str()));
+    let policy = api.ram.policy(kind, name)?;
+    deed.looked()?;
+    let mut item = policy_item(&policy);
+    item["PolicyDocument"] = policy.document.as_str().into();
+    let version = json!({
+        "VersionId": VERSION,
+        "IsDefaultVersion": true,
+        "PolicyDocument": policy.document,
+        "CreateDate": policy.created.to_string(),
+    });
+    Ok(Answer::new().with("Policy", item).with("DefaultPolicyVersion", version))
+}
+
+fn delete_policy(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let name = parameters.required("PolicyName")?;
+    parameters.refuse_true(&["CascadingDelete"])?;
+    let deed = Deed::begin(api, caller, "DeletePolicy", &format!("policy/{name}"))?.about(
+        ResourceType::Policy,
+        "PolicyName",
+        name,
+    );
+    api.ram.delete_policy(name, &mut || deed.record())?;
+    Ok(Answer::new())
+}
+
+fn list_policies(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let kind = parameters.filled("PolicyType").map(kind_of).transpose()?;
+    let deed = Deed::begin(api, caller, "ListPolicies", "policy/*")?
+        .asked("PolicyType", kind.map(PolicyKind::as_str));
+    let (after, limit) = part_asked(parameters)?;
+    let part = api.ram.policies(kind, after, limit)?;
+    deed.looked()?;
+    Ok(with_part(Answer::new(), ("Policies", "Policy"), &part, policy_item))
+}
+
+fn attach_policy_to_user(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let (user, deed) = on_user(api, caller, "AttachPolicyToUser", parameters)?;
+    attach(api, HolderName::User(user), deed, parameters)
+}
+
+fn attach_policy_to_role(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let (role, deed) = on_role(api, caller, "AttachPolicyToRole", parameters)?;
+    attach(api, HolderName::Role(role), deed, parameters)
+}
+
+fn attach(api: &Api, holder: HolderName<'_>, deed: Deed<'_>, parameters: &Parameters) -> Answered {
+    let (kind, name) = policy_asked(parameters)?;
+    let deed = about_policy(deed, kind, name);
+    api.ram.attach_policy(holder, kind, name, &mut || deed.record())?;
+    Ok(Answer::new())
+}
+
+fn detach_policy_from_user(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let (user, deed) = on_user(api, caller, "DetachPolicyFromUser", parameters)?;
+    detach(api, HolderName::User(user), deed, parameters)
+}
+
+fn detach_policy_from_role(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let (role, deed) = on_role(api, caller, "DetachPolicyFromRole", parameters)?;
+    detach(api, HolderName::Role(role), deed, parameters)
+}
+
+fn detach(api: &Api, holder: HolderName<'_>, deed: Deed<'_>, parameters: &Parameters) -> Answered {
+    let (kind, name) = policy_asked(parameters)?;
+    let deed = about_policy(deed, kind, name);
+    api.ram.detach_policy(holder, kind, name, &mut || deed.record())?;
+    Ok(Answer::new())
+}
+
+fn list_policies_for_user(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let (user, deed) = on_user(api, caller, "ListPoliciesForUser", parameters)?;
+    held(api, HolderName::User(user), &deed)
+}
+
+fn list_policies_for_role(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let (role, deed) = on_role(api, caller, "ListPoliciesForRole", parameters)?;
+    held(api, HolderName::Role(role), &deed)
+}
+
+fn held(api: &Api, holder: HolderName<'_>, deed: &Deed<'_>) -> Answered {
+    let held = api.ram.policies_of(holder)?;
+    deed.looked()?;
+    let item = |(policy, attached): &(PolicyView, Timestamp)| {
+        json!({
+            "PolicyName": policy.policy_name,
+            "PolicyType": policy.kind.as_str(),
+            "Description": policy.description,
+            "DefaultVersion": VERSION,
+            "AttachDate": attached.to_string(),
+        })
+    };
+    let items: Vec<Value> = held.iter().map(item).collect();
+    Ok(Answer::new().with("Policies", json!({"Policy": items})))
+}
+
+fn about_policy<'a>(deed: Deed<'a>, kind: PolicyKind, name: &str) -> Deed<'a> {
+    deed.about(ResourceType::Policy, "PolicyName", name).asked("PolicyType", Some(kind.as_str()))
+}
+
+fn policy_asked(parameters: &Parameters) -> Result<(PolicyKind, &str), ApiError> {
+    let kind = kind_of(parameters.required("PolicyType")?)?;
+    Ok((kind, parameters.required("PolicyName")?))
+}
+
+fn kind_of(text: &str) -> Result<PolicyKind, ApiError> {
+    PolicyKind::parse(text).ok_or_else(|| RamError::Value("PolicyType").into())
+}
+
+fn policy_item(policy: &PolicyView) -> Value {
+    json!({
+        "PolicyName": policy.policy_name,
+        "PolicyType": policy.kind.as_str(),
+        "Description": policy.description,
+        "DefaultVersion": VERSION,
+        "AttachmentCount": policy.attachments,
+        "CreateDate": policy.created.to_string(),
+        "UpdateDate": policy.created.to_string(),
+    })
+}
