@@ -73,6 +73,7 @@ struct House {
     disks: Arc<Disks>,
     kms: Arc<Kms>,
     root: Arc<Root>,
+    remote_kms: Option<String>,
     ram: Arc<Ram>,
     trail: Arc<Trail>,
     clock: Arc<dyn Clock>,
@@ -186,6 +187,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         disks,
         kms,
         root: Arc::new(root),
+        remote_kms: config.remote_kms.as_ref().map(|remote| remote.endpoint.to_string()),
         ram,
         trail,
         clock,
@@ -400,6 +402,7 @@ fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
         region: house.account.region.clone(),
         endpoints,
         root: Arc::clone(&house.root),
+        remote_kms: house.remote_kms.clone(),
         attached_disks: Box::new(move || disks.attached_count()),
         render_metrics: Box::new(move || metrics.render()),
     }

@@ -104,6 +104,8 @@ pub struct Api {
     pub endpoints: Endpoints,
     /// The key above all keys.
     pub root: Arc<Root>,
+    /// Where the keys of the disks are, if not here.
+    pub remote_kms: Option<String>,
     /// How many disks are attached now; cheap, called for each `/health`.
     pub attached_disks: Box<dyn Fn() -> usize + Send + Sync>,
     /// The text of `/metrics`, in Prometheus' exposition format.

@@ -71,6 +71,7 @@ fn describe_server(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
     Ok(Answer::new()
         .with("Server", status::health(api))
         .with("ApiVersion", OWN_VERSION)
+        .with("RemoteKms", api.remote_kms.clone())
         .with("AccountId", api.account_id.clone())
         .with("RegionId", api.region.clone()))
 }
