@@ -20,6 +20,8 @@ pub(super) fn describe_root_key(api: &Api, caller: &Caller, _: &Parameters) -> A
     authorise(api, caller, (OWN_SERVICE, "DescribeRootKey"), "root-key")?;
     local(caller)?;
     let record = api.root.record()?;
+    let event = Event::new(Service::Kms, "DescribeRootKey", api.kms.account().actor(caller));
+    api.trail.record(&event.read_only())?;
     Ok(Answer::new()
         .with("Provider", record.provider)
         .with("Place", api.root.provider().place())

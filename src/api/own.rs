@@ -10,6 +10,7 @@ use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, keeping, status};
 use crate::disk::CreateDisk;
 use crate::limits;
 use crate::ram::Caller;
+use crate::trail::{Event, ResourceType, Service};
 use crate::units::{ByteCount, DataUnitSize};
 
 type Answered = Result<Answer, ApiError>;
@@ -49,6 +50,9 @@ fn describe_disk_layers(api: &Api, caller: &Caller, parameters: &Parameters) -> 
     let disk_id = parameters.required("DiskId")?;
     let resource = format!("disk/{disk_id}");
     authorise(api, caller, (OWN_SERVICE, "DescribeDiskLayers"), &resource)?;
+    let event = Event::new(Service::Ecs, "DescribeDiskLayers", api.kms.account().actor(caller));
+    let event = event.read_only().resource(ResourceType::Disk, disk_id);
+    api.trail.record(&event.request("DiskId", disk_id))?;
     let files = api.disks.layer_files(disk_id)?;
     let files: Vec<Value> = files.iter().map(|file| json!(file.to_string_lossy())).collect();
     Ok(Answer::new().with("DiskId", disk_id).with("LayerFiles", files))
