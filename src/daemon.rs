@@ -12,13 +12,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 
 use crate::api::{Api, Endpoints, Gate};
-use crate::catalog::Catalog;
-use crate::catalog::sqlite::SqliteCatalog;
-use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
-use crate::config::{Config, Mode, RootKey};
+use crate::clock::{Clock, Entropy};
+use crate::config::{Config, Mode};
 use crate::disk::{Disks, DisksParts, Recovery};
 use crate::kms::remote::RemoteKms;
-use crate::kms::root::{self, Root, RootParts};
+use crate::kms::root::Root;
 use crate::kms::{Account, DataKeys, Kms, KmsParts};
 use crate::limits;
 use crate::metrics;
@@ -27,15 +25,17 @@ use crate::nbd::server::{Server, Settings};
 use crate::ram::{Caller, Ram, RamParts};
 use crate::secret::{self, Protection};
 use crate::storage::store::FileStore;
-use crate::trail::{Actor, Trail};
+use crate::trail::Trail;
 
 mod access_key;
 mod error;
 mod faces;
+mod foundation;
 mod process;
 
 pub use error::DaemonError;
 use faces::Faces;
+use foundation::Foundation;
 use process::Wish;
 pub use process::take_data_dir;
 
@@ -117,30 +117,21 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
 }
 
 fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
-    let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
-        (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
     let lock = process::take_data_dir(&config.data_dir)?;
     let layers = config.data_dir.join("layers");
     process::make_private_dir(&layers)?;
     let metrics = install_metrics()?;
-    let catalog: Arc<dyn Catalog> =
-        Arc::new(SqliteCatalog::open(&config.data_dir.join("catalog.db"))?);
-    let account = Account { account_id: config.account_id.clone(), region: config.region.clone() };
-    // Before the trail is opened: what was sealed under another key looks damaged.
-    let is_new = catalog.root()?.is_none();
-    let root_key_created = is_first_start(config, &*catalog)?;
-    let root = Root::unlock(RootParts {
-        catalog: Arc::clone(&catalog),
-        provider: root::provider(&config.root_key),
-        previous: config.previous_root_key.as_ref().map(root::provider),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-    })?;
-    let trail_dir = config.data_dir.join("trail");
-    let trail =
-        Trail::open(&trail_dir, root.trail_key(), Arc::clone(&clock), Arc::clone(&entropy))?;
-    let trail = Arc::new(trail);
-    move_root(&root, &trail, account.actor(&Caller::system(random_uuid(&*entropy))))?;
+    let Foundation {
+        clock,
+        entropy,
+        catalog,
+        account,
+        root,
+        root_key_created,
+        is_new,
+        trail,
+        caller,
+    } = Foundation::lay(config)?;
     let ram = Arc::new(Ram::new(RamParts {
         catalog: Arc::clone(&catalog),
         clock: Arc::clone(&clock),
@@ -152,7 +143,6 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         // As if the owner had consented in the console: the role may be deleted and made again.
         ram.grant_ecs_role()?;
     }
-    let caller = Caller::system(random_uuid(&*entropy));
     let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
@@ -208,26 +198,6 @@ fn data_keys(
     let Some(remote) = &config.remote_kms else { return Ok(Arc::clone(kms) as _) };
     let remote = RemoteKms::new(remote, Arc::clone(clock), Arc::clone(entropy));
     Ok(Arc::new(remote.map_err(DaemonError::RemoteKms)?))
-}
-
-/// Whether this start makes the file of the root key.
-fn is_first_start(config: &Config, catalog: &dyn Catalog) -> Result<bool, DaemonError> {
-    let RootKey::File { path, may_create: true } = &config.root_key else { return Ok(false) };
-    Ok(catalog.root()?.is_none() && !path.exists())
-}
-
-/// Puts the configured root key in the place of the previous one, if that is still to be done.
-fn move_root(root: &Root, trail: &Trail, actor: Actor) -> Result<(), DaemonError> {
-    let moved =
-        root.finish_move(&mut |record| trail.record(&root::rotated(actor.clone(), record)))?;
-    if let Some(record) = moved {
-        tracing::info!(
-            provider = record.provider,
-            root_key = record.root_key_id,
-            "the configured root key has taken the place of the previous one, whose entry can go"
-        );
-    }
-    Ok(())
 }
 
 /// In production the owner makes access keys over the unix socket, and nothing writes them down.

@@ -125,7 +125,8 @@ fn a_root_key_comes_from_where_it_is_said_to() {
     assert_eq!(root_key("provider: credential"), credential("sealdisk-root-key"));
     assert_eq!(root_key("provider: credential, credential: k.1"), credential("k.1"));
     let moving = read(
-        "root_key:\n  provider: credential\n  previous:\n    provider: file\n    path: /a/root.key\n",
+        "root_key:\n  provider: credential\n\
+         \x20 previous:\n    provider: file\n    path: /a/root.key\n",
     )
     .unwrap();
     assert_eq!(moving.root_key, credential("sealdisk-root-key"));
@@ -152,7 +153,8 @@ fn a_remote_kms_is_where_it_is_said_to_be() {
     assert_eq!((found.ca_file, found.default_key), (None, None));
     assert_eq!(found.timeout, Duration::from_secs(10));
     let found = remote(
-        "endpoint: 'https://h', access_key_file: /k, ca_file: /ca, default_key: alias/d, timeout: 2s",
+        "endpoint: 'https://h', access_key_file: /k, ca_file: /ca, default_key: alias/d, \
+         timeout: 2s",
     );
     let found = found.unwrap().remote_kms.unwrap();
     assert_eq!(found.default_key.as_deref(), Some("alias/d"));

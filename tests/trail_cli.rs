@@ -1,4 +1,4 @@
-//! The trail through the real program: checked without a daemon, followed, and shut when it is full.
+//! The trail through the real program: checked without a daemon, followed, shut when it is full.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it does not expect")]
 

@@ -114,8 +114,8 @@ pub(super) enum Wish {
 }
 
 /// SIGTERM, SIGINT and SIGHUP; and SIGXFSZ, which by default ends a process that writes past its
-/// limit of file sizes (`RLIMIT_FSIZE`). Caught, it leaves the write to fail with `EFBIG`, as a full
-/// device does with `ENOSPC`.
+/// limit of file sizes (`RLIMIT_FSIZE`). Caught, it leaves the write to fail with `EFBIG`, as a
+/// full device does with `ENOSPC`.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -8,8 +8,8 @@
 //! <the catalog, a SQLite file>
 //! ```
 //!
-//! The MAC is made with a key derived from the sealing key: who changes a backup is found by who has
-//! its root key, and nothing of a changed one is restored.
+//! The MAC is made with a key derived from the sealing key: who changes a backup is found by who
+//! has its root key, and nothing of a changed one is restored.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -5,8 +5,8 @@
 //! recorded it is not done: a change is recorded inside its catalog transaction, the result of a
 //! use of a key is thrown away.
 //!
-//! The material of each key version is kept in the catalog, sealed. It is unwrapped for one use at a
-//! time and wiped after.
+//! The material of each key version is kept in the catalog, sealed. It is unwrapped for one use at
+//! a time and wiped after.
 
 use std::sync::{Arc, Mutex};
 

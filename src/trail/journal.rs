@@ -208,11 +208,10 @@ impl Journal {
         }
         if let (Some(file), Some(extent)) = (&writer.file, extent.as_mut())
             && !batch.bytes.is_empty()
+            && let Err(error) = self.write_out(file.as_ref(), extent, &batch.bytes)
         {
-            if let Err(error) = self.write_out(file.as_ref(), extent, &batch.bytes) {
-                self.keep_empty(*extent);
-                return Err(error);
-            }
+            self.keep_empty(*extent);
+            return Err(error);
         }
         writer.since = batch.since.clone();
         writer.uncovered = batch.uncovered;

@@ -2,8 +2,8 @@
 //!
 //! An append-only journal of JSON lines in segments of bounded size. Each line carries the MAC of
 //! the line before and its own, under a key that is not on the disk in clear: who can write the
-//! files cannot change, drop, add or swap a line unseen. Lines cut off at the very end are missed by
-//! the *head* beside the segments, which names the last one. (Who puts back an older copy of all
+//! files cannot change, drop, add or swap a line unseen. Lines cut off at the very end are missed
+//! by the *head* beside the segments, which names the last one. (Who puts back an older copy of all
 //! files is found only by a number kept elsewhere: compare [`Verified::last_seq`].) *Checkpoints*
 //! among the lines, signed with Ed25519, let people check the trail who must not be able to write
 //! it.
@@ -85,8 +85,9 @@ impl Trail {
     /// Records `event`: it is durable when this returns.
     ///
     /// # Errors
-    /// [`TrailError::NoSegment`] and [`TrailError::Full`] if there is no room: nothing was recorded,
-    /// a later call may succeed. [`TrailError::Poisoned`] after any other error, from then on.
+    /// [`TrailError::NoSegment`] and [`TrailError::Full`] if there is no room: nothing was
+    /// recorded, a later call may succeed. [`TrailError::Poisoned`] after any other error, from
+    /// then on.
     pub fn record(&self, event: &Event) -> Result<(), TrailError> {
         let id = crate::clock::random_uuid(self.entropy.as_ref());
         let now = self.clock.now();

@@ -228,7 +228,7 @@ impl Root {
     }
 
     /// Puts another root key in the place of the present one: a fresh one, or the one made of
-    /// `given`. Serving goes on meanwhile. A crash at any moment leaves either the one or the other.
+    /// `given`. Serving goes on meanwhile. A crash at any moment leaves either one or the other.
     ///
     /// # Errors
     /// [`KmsError::Root`] if there is no such key, [`KmsError::Unrecorded`] if `gate` refused; the
