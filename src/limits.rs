@@ -1,5 +1,6 @@
 //! Every bound of the product, named, with what happens when it is reached.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Largest READ or WRITE a client may ask for, in bytes. Longer: `EINVAL`, its payload consumed up
@@ -63,6 +64,14 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 
 /// Largest disk, in bytes: 64 TiB less nothing, and far below the protocol's 2^63.
 pub const DISK_BYTES_MAX: u64 = 64 << 40;
+
+/// Limits of requests a second that a disk can have. Fewer would keep a full queue waiting for
+/// longer than clients do; more is no limit on any machine.
+pub const IOPS_LIMITS: RangeInclusive<u64> = 10..=100_000_000;
+
+/// Limits of bytes a second that a disk can have: with the least, the largest request keeps the
+/// one behind it waiting for 32 s.
+pub const BYTES_PER_SECOND_LIMITS: RangeInclusive<u64> = (1 << 20)..=(1 << 40);
 
 /// Largest body of an API request, in bytes; longer: 413.
 pub const API_BODY_BYTES_MAX: usize = 1 << 20;

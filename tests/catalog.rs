@@ -7,8 +7,9 @@ use std::path::Path;
 
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{
-    AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, DiskStatus, KeyRecord, KeyState,
-    KeyVersionRecord, LayerRecord, Operation, Page, RootRecord, TagFilter, TagRecord, TaggedType,
+    AliasRecord, CacheMode, Catalog, CatalogError, DiskFilter, DiskLimits, DiskRecord, DiskStatus,
+    KeyRecord, KeyState, KeyVersionRecord, LayerRecord, Operation, Page, RootRecord, TagFilter,
+    TagRecord, TaggedType,
 };
 use sealdisk::clock::Timestamp;
 use sealdisk::units::ByteCount;
@@ -60,6 +61,8 @@ fn disk(id: &str) -> DiskRecord {
         detached: None,
         instance_id: None,
         read_only: false,
+        cache: CacheMode::None,
+        limits: DiskLimits { iops: Some(3000), bytes_per_second: None },
         epoch: 0,
     }
 }
@@ -285,6 +288,8 @@ fn a_disk_is_changed_only_as_it_was_seen(catalog: &dyn Catalog) {
     let mut wanted = disk("d1");
     wanted.status = DiskStatus::InUse;
     wanted.epoch = u64::MAX;
+    wanted.cache = CacheMode::Writeback;
+    wanted.limits = DiskLimits { iops: None, bytes_per_second: Some(u64::MAX) };
     wanted.instance_id = Some("i-1".into());
     wanted.attached = Some(NOW);
     let update = |seen_status, seen_epoch| {

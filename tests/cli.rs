@@ -106,6 +106,22 @@ fn one_disk(action: &str, form: &str) -> (u16, Value) {
             assert!(form.contains("Size=10&") || form.ends_with("Size=10"), "{form}");
             json!({"DiskId": ID})
         }
+        "CreateLocalDisk" if form.contains("DiskName=fast") => {
+            for parameter in [
+                "SizeBytes=1073741824",
+                "Cache=none",
+                "IopsLimit=5000",
+                "BytesPerSecondLimit=2097152",
+            ] {
+                assert!(form.contains(parameter), "{parameter} in {form}");
+            }
+            json!({"DiskId": ID})
+        }
+        "ModifyDiskPerformance" => {
+            assert!(form.contains("IopsLimit=0") && form.contains("Cache=none"), "{form}");
+            assert!(!form.contains("BytesPerSecondLimit"), "{form}");
+            json!({"DiskId": ID})
+        }
         "CreateLocalDisk" => {
             assert!(form.contains("SizeBytes=536870912"), "{form}");
             json!({"DiskId": ID})
@@ -169,6 +185,10 @@ fn contradictory_command_lines_are_refused() {
         "sealdisk disk create --name a --size 10GB",
         "sealdisk disk create --name a --size 1GiB --unencrypted --key-id k",
         "sealdisk disk create --name a --size 1GiB --instance i-1",
+        "sealdisk disk set a",
+        "sealdisk disk set a --cache writethrough",
+        "sealdisk disk set a --iops-limit 0",
+        "sealdisk disk set a --throughput-limit 1000",
         "sealdisk key schedule-deletion k --days 3",
         "sealdisk trail list --event A --resource b",
         "sealdisk --endpoint ftp://x disk list",
@@ -244,6 +264,17 @@ fn sizes_that_are_no_whole_gib_go_by_our_own_action() {
     let dir = daemon(one_disk);
     let create = ["disk", "create", "--name", "p", "--size", "512M", "--unencrypted"];
     assert!(stdout(&sealdisk(dir.path(), &create)).starts_with("Disk id      d-bp1"));
+}
+
+#[test]
+fn cache_mode_and_limits_go_by_our_own_action() {
+    let dir = daemon(one_disk);
+    let create = "disk create --name fast --size 1GiB --cache none --iops-limit 5000";
+    let create: Vec<&str> = create.split(' ').chain(["--throughput-limit", "2M"]).collect();
+    assert!(stdout(&sealdisk(dir.path(), &create)).starts_with("Disk id      d-bp1"));
+    let set = ["disk", "set", "db", "--iops-limit", "off", "--cache", "none"];
+    let said = stdout(&sealdisk(dir.path(), &set));
+    assert!(said.contains("Limits       -"), "{said}");
 }
 
 #[test]

@@ -14,8 +14,9 @@ use sealdisk::clock::SeededEntropy;
 use sealdisk::disk::zero::Zeroing;
 use sealdisk::disk::{Disk, Waiting};
 use sealdisk::layer::Presence;
-use sealdisk::storage::Durability;
+use sealdisk::storage::direct::DirectStorage;
 use sealdisk::storage::faulty::FaultyStorage;
+use sealdisk::storage::{Durability, Storage};
 use sealdisk::units::{ByteCount, ByteOffset, DataUnitSize};
 use support::layers;
 
@@ -152,9 +153,32 @@ fn check_extents(disk: &Disk, model: &Model, at: u64, len: u64) -> Result<(), Te
     Ok(())
 }
 
-fn run(size: u64, unit: DataUnitSize, steps: &[Step]) -> Result<(), TestCaseError> {
-    let mut storage = Arc::new(FaultyStorage::holding(layers::formatted(size, unit)));
-    let mut disk = layers::open(storage.clone()).expect("a disk");
+/// What the disk stands on.
+#[derive(Clone)]
+enum Ground {
+    /// Power may be lost.
+    Faulty(Arc<FaultyStorage>),
+    /// The device of the machine; its power is not ours to cut.
+    Direct(Arc<DirectStorage>),
+}
+
+impl Ground {
+    fn open(&self) -> Disk {
+        let storage: Arc<dyn Storage> = match self {
+            Self::Faulty(storage) => storage.clone(),
+            Self::Direct(storage) => storage.clone(),
+        };
+        layers::open(storage).expect("a disk")
+    }
+}
+
+fn run(
+    mut ground: Ground,
+    size: u64,
+    unit: DataUnitSize,
+    steps: &[Step],
+) -> Result<(), TestCaseError> {
+    let mut disk = ground.open();
     let mut model = Model::new(size as usize);
     for step in steps {
         match *step {
@@ -196,13 +220,14 @@ fn run(size: u64, unit: DataUnitSize, steps: &[Step]) -> Result<(), TestCaseErro
             }
             Step::Reopen => {
                 drop(disk);
-                disk = layers::open(storage.clone()).expect("the disk again");
+                disk = ground.open();
             }
             Step::Crash { seed } => {
+                let Ground::Faulty(storage) = &ground else { continue };
                 drop(disk);
                 let image = storage.crash(&SeededEntropy::new(seed));
-                storage = Arc::new(FaultyStorage::holding(image));
-                disk = layers::open(storage.clone()).expect("the disk after power loss");
+                ground = Ground::Faulty(Arc::new(FaultyStorage::holding(image)));
+                disk = ground.open();
                 let found = read(&disk, 0, size as usize);
                 model.survived(&found)?;
             }
@@ -217,13 +242,42 @@ proptest! {
 
     #[test]
     fn units_of_4096_bytes(steps in steps(96 * 1024 + 512)) {
-        run(96 * 1024 + 512, DataUnitSize::B4096, &steps)?;
+        run_faulty(96 * 1024 + 512, DataUnitSize::B4096, &steps)?;
     }
 
     #[test]
     fn units_of_512_bytes(steps in steps(48 * 1024 + 512)) {
-        run(48 * 1024 + 512, DataUnitSize::B512, &steps)?;
+        run_faulty(48 * 1024 + 512, DataUnitSize::B512, &steps)?;
     }
+}
+
+proptest! {
+    // A device is slower than memory.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn past_the_page_cache_units_of_4096_bytes(steps in steps(96 * 1024 + 512)) {
+        run_direct(96 * 1024 + 512, DataUnitSize::B4096, &steps)?;
+    }
+
+    #[test]
+    fn past_the_page_cache_units_of_512_bytes(steps in steps(48 * 1024 + 512)) {
+        run_direct(48 * 1024 + 512, DataUnitSize::B512, &steps)?;
+    }
+}
+
+fn run_faulty(size: u64, unit: DataUnitSize, steps: &[Step]) -> Result<(), TestCaseError> {
+    let storage = Arc::new(FaultyStorage::holding(layers::formatted(size, unit)));
+    run(Ground::Faulty(storage), size, unit, steps)
+}
+
+fn run_direct(size: u64, unit: DataUnitSize, steps: &[Step]) -> Result<(), TestCaseError> {
+    // Beside the build, for a temporary folder may lie in memory, without direct I/O.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder");
+    let path = folder.path().join("layer");
+    std::fs::write(&path, layers::formatted(size, unit)).expect("a layer");
+    let storage = Arc::new(DirectStorage::open_writer(&path).expect("direct I/O"));
+    run(Ground::Direct(storage), size, unit, steps)
 }
 
 /// The model itself must be able to find a lost write.

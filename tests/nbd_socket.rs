@@ -305,6 +305,7 @@ fn a_stop_answers_what_was_read_and_ends_connections_between_replies() {
         }
         let half_open = place.dial();
         // At least one of each is known to have been read.
+        assert!(slow.has_reply_at_hand());
         assert!(clients.iter_mut().all(|client| client.next_reply().is_some()));
         signal(daemon.pid(), "TERM");
         let begun = Instant::now();

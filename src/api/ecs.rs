@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::dispatch::Handler;
 use super::error::ApiError;
 use super::rpc::Parameters;
-use crate::catalog::{DiskFilter, DiskRecord, DiskStatus};
+use crate::catalog::{CacheMode, DiskFilter, DiskLimits, DiskRecord, DiskStatus};
 use crate::disk::CreateDisk;
 use crate::limits;
 use crate::ram::Caller;
@@ -83,6 +83,8 @@ pub(super) fn new_disk(
         kms_key,
         category: category.to_owned(),
         read_only: false,
+        cache: CacheMode::default(),
+        limits: DiskLimits::default(),
     })
 }
 
@@ -239,9 +241,13 @@ fn item(api: &Api, disk: &DiskRecord) -> Value {
         "Tags": {"Tag": []},
         "Type": "data",
         "ZoneId": format!("{}-a", api.region),
-        // Ours: the cloud's sizes are whole GiB, and it has no disks that may only be read.
+        // Ours: the cloud's sizes are whole GiB, it has no disks that may only be read, and speed
+        // goes by category there.
         "SizeBytes": disk.size.get(),
         "ReadOnly": disk.read_only,
+        "Cache": disk.cache.as_str(),
+        "IopsLimit": disk.limits.iops,
+        "BytesPerSecondLimit": disk.limits.bytes_per_second,
     })
 }
 

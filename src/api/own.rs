@@ -7,7 +7,8 @@ use super::dispatch::{Handler, authorise};
 use super::error::ApiError;
 use super::rpc::Parameters;
 use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, keeping, status};
-use crate::disk::CreateDisk;
+use crate::catalog::{CacheMode, DiskLimits};
+use crate::disk::{CreateDisk, PerformanceChange};
 use crate::limits;
 use crate::ram::Caller;
 use crate::trail::{Event, ResourceType, Service};
@@ -25,12 +26,13 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "DescribeRootKey" => keeping::describe_root_key,
         "RotateRootKey" => keeping::rotate_root_key,
         "CreateBackup" => keeping::create_backup,
+        "ModifyDiskPerformance" => modify_disk_performance,
         _ => return None,
     })
 }
 
-/// CreateDisk with a size in bytes (whole data units) and a read-only switch; encrypted unless told
-/// otherwise.
+/// CreateDisk with a size in bytes (whole data units), a read-only switch, cache mode and limits;
+/// encrypted unless told otherwise.
 fn create_local_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     const SIZE: &str = "SizeBytes";
     parameters.required(SIZE)?;
@@ -41,8 +43,45 @@ fn create_local_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Ans
     let encrypted = parameters.boolean("Encrypted")?.unwrap_or(true);
     let read_only = parameters.boolean("ReadOnly")?.unwrap_or(false);
     let common = ecs::new_disk(parameters, ByteCount::new(size), encrypted)?;
-    let disk = api.disks.create(caller, &CreateDisk { read_only, ..common })?;
+    let change = performance(parameters)?;
+    let limits = DiskLimits {
+        iops: change.iops.flatten(),
+        bytes_per_second: change.bytes_per_second.flatten(),
+    };
+    let cache = change.cache.unwrap_or_default();
+    let disk = api.disks.create(caller, &CreateDisk { read_only, cache, limits, ..common })?;
     Ok(Answer::new().with("DiskId", disk.disk_id))
+}
+
+/// Cache mode and limits of a disk; what is not there stays as it is. The limits count at once, the
+/// cache mode from the next attach on.
+fn modify_disk_performance(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let disk_id = parameters.required("DiskId")?;
+    let resource = format!("disk/{disk_id}");
+    authorise(api, caller, (OWN_SERVICE, "ModifyDiskPerformance"), &resource)?;
+    let change = performance(parameters)?;
+    let disk = api.disks.modify_performance(caller, disk_id, change)?;
+    Ok(Answer::new()
+        .with("DiskId", disk.disk_id)
+        .with("Cache", disk.cache.as_str())
+        .with("IopsLimit", json!(disk.limits.iops))
+        .with("BytesPerSecondLimit", json!(disk.limits.bytes_per_second)))
+}
+
+/// `Cache`, `IopsLimit` and `BytesPerSecondLimit`; a limit of 0 is none.
+fn performance(parameters: &Parameters) -> Result<PerformanceChange, ApiError> {
+    let cache = match parameters.filled("Cache") {
+        None => None,
+        Some(text) => Some(
+            CacheMode::parse(text)
+                .ok_or_else(|| ApiError::invalid("Cache").recommending("writeback or none"))?,
+        ),
+    };
+    let limit = |name| -> Result<Option<Option<u64>>, ApiError> {
+        Ok(parameters.integer(name, 0..=u64::MAX)?.map(|limit| Some(limit).filter(|l| *l > 0)))
+    };
+    let (iops, bytes_per_second) = (limit("IopsLimit")?, limit("BytesPerSecondLimit")?);
+    Ok(PerformanceChange { cache, iops, bytes_per_second })
 }
 
 /// The files of a disk, bottom first, for `layer inspect` and backups.

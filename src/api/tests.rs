@@ -275,6 +275,7 @@ fn actions_are_told_apart_by_version() {
         ("2014-05-26", "DescribeDisks"),
         ("2020-07-06", "LookupEvents"),
         (super::OWN_VERSION, "ExportDiskKey"),
+        (super::OWN_VERSION, "ModifyDiskPerformance"),
     ];
     for (version, action) in known {
         for (other, _) in known {

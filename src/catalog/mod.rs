@@ -15,8 +15,8 @@ pub mod record;
 pub mod sqlite;
 
 pub use record::{
-    AliasRecord, DiskRecord, DiskStatus, KeyRecord, KeyState, KeyVersionRecord, LayerRecord,
-    RootRecord, TagRecord, TaggedType,
+    AliasRecord, CacheMode, DiskLimits, DiskRecord, DiskStatus, KeyRecord, KeyState,
+    KeyVersionRecord, LayerRecord, RootRecord, TagRecord, TaggedType,
 };
 
 /// One step of a change.

@@ -104,6 +104,25 @@ pub enum DiskStatus {
     Deleting,
 }
 
+/// How a disk uses the host's page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheMode {
+    /// Reads and writes go through it; a flush writes it out.
+    #[default]
+    Writeback,
+    /// They go past it, to the device and back (`O_DIRECT`).
+    None,
+}
+
+/// What a disk may do in a second at most; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// Read, write, trim and write-zeroes requests.
+    pub iops: Option<u64>,
+    /// Bytes of reads and writes together.
+    pub bytes_per_second: Option<u64>,
+}
+
 /// A disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskRecord {
@@ -133,6 +152,10 @@ pub struct DiskRecord {
     pub instance_id: Option<String>,
     /// Whether clients may only read.
     pub read_only: bool,
+    /// How it is opened at the next attach.
+    pub cache: CacheMode,
+    /// What it may do in a second.
+    pub limits: DiskLimits,
     /// Grows with each attach; names the writer that may write.
     pub epoch: u64,
 }
@@ -183,6 +206,28 @@ impl KeyState {
         [Self::Enabled, Self::Disabled, Self::PendingDeletion, Self::PendingImport]
             .into_iter()
             .find(|state| state.as_str() == text)
+    }
+}
+
+impl CacheMode {
+    /// The name in the API and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Writeback => "writeback",
+            Self::None => "none",
+        }
+    }
+
+    /// The mode of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Writeback, Self::None].into_iter().find(|mode| mode.as_str() == text)
+    }
+}
+
+impl DiskLimits {
+    /// Whether there are none.
+    pub const fn is_off(self) -> bool {
+        self.iops.is_none() && self.bytes_per_second.is_none()
     }
 }
 

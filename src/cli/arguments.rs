@@ -13,6 +13,7 @@ use super::root::RootCommand;
 use super::trail::TrailCommand;
 use crate::config::quantity::{QuantityError, parse_size};
 use crate::config::{AddressError, parse_listen_address};
+use crate::limits::{BYTES_PER_SECOND_LIMITS, IOPS_LIMITS};
 use crate::units::ByteCount;
 
 /// Encrypted virtual disks over NBD, with the key management of a cloud built in.
@@ -150,7 +151,8 @@ pub enum DiskCommand {
     #[command(after_help = "Examples:\n  \
         sealdisk disk create --name db --size 10GiB --attach\n  \
         sealdisk disk create --name c --size 1GiB --key-id alias/byok\n  \
-        sealdisk disk create --name p --size 512M --unencrypted")]
+        sealdisk disk create --name p --size 512M --unencrypted\n  \
+        sealdisk disk create --name l --size 1TiB --cache none --throughput-limit 200MiB")]
     Create(CreateDisk),
     /// List all disks
     #[command(after_help = "Examples:\n  sealdisk disk list\n  sealdisk disk list -o json")]
@@ -169,6 +171,12 @@ pub enum DiskCommand {
         #[arg(long, default_value = LOCAL_INSTANCE, value_name = "i-…")]
         instance: String,
     },
+    /// Change the cache mode and the limits of a disk
+    #[command(after_help = "Examples:\n  sealdisk disk set db --iops-limit 5000\n  \
+        sealdisk disk set db --throughput-limit 200MiB --iops-limit off\n  \
+        sealdisk disk set db --cache none\n\n\
+        Limits count at once, the cache mode from the next attach on.")]
+    Set(SetDisk),
     /// Detach a disk: its clients are sent away, its key leaves memory
     #[command(after_help = "Example:\n  sealdisk disk detach db")]
     Detach(DiskName),
@@ -233,12 +241,43 @@ pub struct CreateDisk {
     /// Let clients only read
     #[arg(long)]
     pub read_only: bool,
+    /// Cache mode and limits.
+    #[command(flatten)]
+    pub performance: Performance,
     /// Attach it at once
     #[arg(long)]
     pub attach: bool,
     /// Instance to attach it to
     #[arg(long, default_value = LOCAL_INSTANCE, requires = "attach", value_name = "i-…")]
     pub instance: String,
+}
+
+/// What of a disk shall change.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
+    .args(["cache", "iops_limit", "throughput_limit"]))]
+pub struct SetDisk {
+    /// Which.
+    #[command(flatten)]
+    pub disk: DiskName,
+    /// Cache mode and limits.
+    #[command(flatten)]
+    pub performance: Performance,
+}
+
+/// Cache mode and limits of a disk.
+#[derive(Args, Debug)]
+pub struct Performance {
+    /// writeback: through the host's page cache; none: past it, each read and write waits for the
+    /// device
+    #[arg(long, value_name = "MODE", value_parser = ["writeback", "none"])]
+    pub cache: Option<String>,
+    /// Requests a second at most, or off
+    #[arg(long, value_name = "N|off", value_parser = iops_limit)]
+    pub iops_limit: Option<u64>,
+    /// Bytes a second at most, reads and writes together: 200MiB, or off
+    #[arg(long, value_name = "SIZE|off", value_parser = throughput_limit)]
+    pub throughput_limit: Option<u64>,
 }
 
 /// Commands on keys.
@@ -325,6 +364,26 @@ pub enum LayerCommand {
         /// The layer
         file: PathBuf,
     },
+}
+
+/// `off` is 0, as in the API.
+fn iops_limit(text: &str) -> Result<u64, String> {
+    match text {
+        "off" => Ok(0),
+        _ => text.parse().ok().filter(|n| IOPS_LIMITS.contains(n)).ok_or_else(|| {
+            format!("must be from {} to {}, or off", IOPS_LIMITS.start(), IOPS_LIMITS.end())
+        }),
+    }
+}
+
+/// `off` is 0, as in the API.
+fn throughput_limit(text: &str) -> Result<u64, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    let bytes = parse_size(text).map_err(|error| error.to_string())?.get();
+    let out_of_range = || "must be from 1MiB to 1TiB a second, or off".to_owned();
+    BYTES_PER_SECOND_LIMITS.contains(&bytes).then_some(bytes).ok_or_else(out_of_range)
 }
 
 fn listen(text: &str) -> Result<Listen, AddressError> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::arguments::{CreateDisk, DiskCommand};
+use super::arguments::{CreateDisk, DiskCommand, Performance, SetDisk};
 use super::client::{Client, ECS, KMS, OWN, encode, text, wrapped};
 use super::failure::Failure;
 use super::output::{Cell, Output, Table, human_age, human_size, render_fields};
@@ -25,6 +25,7 @@ pub(super) fn run(command: DiskCommand, client: &Client, output: &Output) -> Res
             client.call(ECS, "AttachDisk", &[("DiskId", &id), ("InstanceId", &instance)])?;
             show(&by_id(client, &id)?, client, output)
         }
+        DiskCommand::Set(set) => set_disk(&set, client, output),
         DiskCommand::Detach(disk) => {
             let id = id_of(client, &disk.disk)?;
             detach(client, &id)?;
@@ -41,8 +42,10 @@ pub(super) fn run(command: DiskCommand, client: &Client, output: &Output) -> Res
 
 fn create_disk(create: &CreateDisk, client: &Client, output: &Output) -> Result<(), Failure> {
     let bytes = create.size.get();
-    // The published action counts whole GiB and knows no read-only disks.
-    let is_published = bytes.is_multiple_of(GIB) && bytes > 0 && !create.read_only;
+    let speed = performance(&create.performance);
+    // The published action counts whole GiB and knows no read-only disks, cache modes or limits.
+    let is_published =
+        bytes.is_multiple_of(GIB) && bytes > 0 && !create.read_only && speed.is_empty();
     let size = if is_published { bytes / GIB } else { bytes }.to_string();
     let encrypted = (!create.unencrypted).to_string();
     let named = create.key_id.as_deref().filter(|key| *key != SERVICE_KEY);
@@ -52,6 +55,7 @@ fn create_disk(create: &CreateDisk, client: &Client, output: &Output) -> Result<
     parameters.extend(create.name.iter().map(|name| ("DiskName", name.as_str())));
     parameters.extend(create.description.iter().map(|text| ("Description", text.as_str())));
     parameters.extend(key_id.iter().map(|key| ("KMSKeyId", key.as_str())));
+    parameters.extend(speed.iter().map(|(name, value)| (*name, value.as_str())));
     if create.read_only {
         parameters.push(("ReadOnly", "true"));
     }
@@ -72,6 +76,29 @@ fn create_disk(create: &CreateDisk, client: &Client, output: &Output) -> Result<
         output.note(&format!("\nsealdisk disk uri {id}   shows how to connect"))?;
     }
     Ok(())
+}
+
+fn set_disk(set: &SetDisk, client: &Client, output: &Output) -> Result<(), Failure> {
+    let before = find(client, &set.disk.disk)?;
+    let id = text(&before, "DiskId");
+    let speed = performance(&set.performance);
+    let mut parameters = vec![("DiskId", id)];
+    parameters.extend(speed.iter().map(|(name, value)| (*name, value.as_str())));
+    client.call(OWN, "ModifyDiskPerformance", &parameters)?;
+    let after = by_id(client, id)?;
+    show(&after, client, output)?;
+    if text(&after, "Status") == "In_use" && before["Cache"] != after["Cache"] {
+        output.note("\nthe cache mode changes when the disk is next attached")?;
+    }
+    Ok(())
+}
+
+/// The parameters that were given.
+fn performance(given: &Performance) -> Vec<(&'static str, String)> {
+    let cache = given.cache.as_ref().map(|mode| ("Cache", mode.clone()));
+    let iops = given.iops_limit.map(|limit| ("IopsLimit", limit.to_string()));
+    let bytes = given.throughput_limit.map(|limit| ("BytesPerSecondLimit", limit.to_string()));
+    [cache, iops, bytes].into_iter().flatten().collect()
 }
 
 /// Detaches from whatever instance the disk is attached to.
@@ -149,6 +176,8 @@ fn show(disk: &Value, client: &Client, output: &Output) -> Result<(), Failure> {
             ("Instance", text(disk, "InstanceId").to_owned()),
             ("Encrypted", if disk["Encrypted"] == true { "yes" } else { "NO" }.to_owned()),
             ("KMS key", KeyNames::read(client).of(disk)),
+            ("Cache", text(disk, "Cache").to_owned()),
+            ("Limits", limits_of(disk)),
             ("Created", text(disk, "CreationTime").to_owned()),
             ("Attached", text(disk, "AttachedTime").to_owned()),
             ("Layers", files.join("\n             ")),
@@ -279,6 +308,14 @@ fn size_of(disk: &Value) -> String {
     human_size(disk["SizeBytes"].as_u64().unwrap_or_default())
 }
 
+/// `5000 requests/s, 200 MiB/s`; nothing where there is no limit.
+fn limits_of(disk: &Value) -> String {
+    let iops = disk["IopsLimit"].as_u64().map(|limit| format!("{limit} requests/s"));
+    let bytes = disk["BytesPerSecondLimit"].as_u64();
+    let bytes = bytes.map(|limit| format!("{}/s", human_size(limit)));
+    [iops, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
@@ -334,6 +371,13 @@ mod tests {
         for name in ["d-bp1", "db", "d-BP1AAAAAAAAAAAAAAAAA", "d-bp1aaaaaaaaaaaaaaaaaa"] {
             assert!(!is_disk_id(name), "{name}");
         }
+    }
+
+    #[test]
+    fn limits_are_shown_where_there_are_any() {
+        let disk = json!({"IopsLimit": 5000, "BytesPerSecondLimit": 200 << 20});
+        assert_eq!(limits_of(&disk), "5000 requests/s, 200 MiB/s");
+        assert_eq!(limits_of(&json!({"IopsLimit": null, "BytesPerSecondLimit": null})), "");
     }
 
     #[test]

@@ -71,6 +71,26 @@ impl Span {
     pub const fn is_aligned(&self) -> bool {
         self.lead == 0 && self.trail() == 0
     }
+
+    /// The span in pieces of at most `bytes_max` (at least one unit), in order, each with its place
+    /// in a buffer for the whole span.
+    pub fn pieces(&self, bytes_max: usize) -> impl Iterator<Item = (Self, Range<usize>)> + use<> {
+        let (whole, unit) = (*self, self.unit_bytes());
+        let step = (bytes_max / unit).max(1) * unit;
+        (0..whole.covered_bytes()).step_by(step).map(move |start| {
+            let covered = start..whole.covered_bytes().min(start + step);
+            let payload = whole.payload();
+            let (from, to) = (payload.start.max(covered.start), payload.end.min(covered.end));
+            let piece = Self {
+                size: whole.size,
+                first: whole.first.plus((start / unit) as u64),
+                units: (covered.len() / unit) as u64,
+                lead: from - covered.start,
+                len: to - from,
+            };
+            (piece, covered)
+        })
+    }
 }
 
 /// A byte range as a part of one unit, whole units, and a part of one more; any may be missing.
@@ -148,6 +168,28 @@ mod tests {
                 position += bytes as u64;
             }
             prop_assert_eq!(position, at + len);
+        }
+
+        #[test]
+        fn pieces_are_the_span_in_order(
+            at in 0u64..100_000,
+            len in 0usize..100_000,
+            bytes_max in 1usize..70_000,
+        ) {
+            let span = Span::covering(SIZE, ByteOffset::new(at), len);
+            let (mut unit, mut covered, mut payload) = (span.first(), 0, span.lead());
+            for (piece, place) in span.pieces(bytes_max) {
+                prop_assert_eq!((piece.first(), place.start), (unit, covered));
+                prop_assert_eq!(place.len(), piece.covered_bytes());
+                prop_assert!(place.len() <= bytes_max.max(4096));
+                prop_assert_eq!(place.start + piece.payload().start, payload);
+                prop_assert!(piece.payload().end <= piece.covered_bytes());
+                unit = unit.plus(piece.units());
+                covered = place.end;
+                payload = place.start + piece.payload().end;
+            }
+            prop_assert_eq!(covered, span.covered_bytes());
+            prop_assert_eq!(payload, span.payload().end);
         }
 
         #[test]

@@ -8,12 +8,13 @@
 use std::path::Path;
 use std::sync::PoisonError;
 
-use crate::catalog::{DiskRecord, DiskStatus, LayerRecord};
+use crate::catalog::{CacheMode, DiskRecord, DiskStatus, LayerRecord};
 use crate::layer::{self, Layer, LayerHeader, Writable};
 use crate::limits;
 use crate::metrics;
 use crate::ram::Caller;
 use crate::secret::Secret;
+use crate::storage::store::PageCache;
 
 use super::attachment::{Attachment, Label};
 use super::registry::Disks;
@@ -69,14 +70,14 @@ impl Disks {
         let opened = self.open(caller, &opening).and_then(|open| {
             let event = audit::disk_event(self.actor(caller), "AttachDisk", disk_id)
                 .request("InstanceId", instance_id);
+            // A change of limits comes before both or after both.
+            let _limits = self.performance.lock().unwrap_or_else(PoisonError::into_inner);
             self.change(&opening, &served, || self.parts.trail.record(&event))?;
-            Ok(open)
+            self.publish(&served, open);
+            Ok(())
         });
         match opened {
-            Ok(open) => {
-                self.publish(&served, open);
-                Ok(served)
-            }
+            Ok(()) => Ok(served),
             Err(error) => {
                 let back = DiskRecord { epoch: opening.epoch, ..disk };
                 if let Err(second) = self.change(&opening, &back, || Ok(())) {
@@ -98,7 +99,7 @@ impl Disks {
         let storage = self
             .parts
             .store
-            .open_writer(&top.file_name, disk.epoch)
+            .open_writer(&top.file_name, disk.epoch, page_cache(disk.cache))
             .map_err(|error| ControlError::Storage { file: file(), error })?;
         let on_layer = |error| ControlError::Layer { file: file(), error };
         let header = layer::read_header(&*storage).map_err(on_layer)?;
@@ -132,6 +133,7 @@ impl Disks {
             description: record.description.clone(),
             read_only: record.read_only,
         };
+        disk.throttle().set(record.limits);
         let attachment = Attachment::new(disk, label);
         let mut attached = self.attached.write().unwrap_or_else(PoisonError::into_inner);
         attached.insert(record.disk_id.clone(), attachment);
@@ -222,6 +224,14 @@ impl Disks {
                 tracing::error!(disk = %disk_id, %error, "disk not closed cleanly");
             }
         }
+    }
+}
+
+/// The cache mode in the words of storage.
+const fn page_cache(mode: CacheMode) -> PageCache {
+    match mode {
+        CacheMode::Writeback => PageCache::Used,
+        CacheMode::None => PageCache::Bypassed,
     }
 }
 

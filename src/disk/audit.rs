@@ -54,6 +54,14 @@ pub(super) fn disk_created(actor: Actor, disk: &DiskRecord) -> Event {
     }
 }
 
+/// `ModifyDiskPerformance`: the disk as it is now. No limit is recorded as 0.
+pub(super) fn performance_modified(actor: Actor, disk: &DiskRecord) -> Event {
+    disk_event(actor, "ModifyDiskPerformance", &disk.disk_id)
+        .request("Cache", disk.cache.as_str())
+        .request("IopsLimit", disk.limits.iops.unwrap_or(0))
+        .request("BytesPerSecondLimit", disk.limits.bytes_per_second.unwrap_or(0))
+}
+
 /// `DescribeDisks`.
 pub(super) fn disks_described(actor: Actor, filter: &DiskFilter) -> Event {
     let event = Event::new(Service::Ecs, "DescribeDisks", actor).read_only();

@@ -69,7 +69,9 @@ impl ControlError {
             Self::Trail(_) => "ServiceUnavailableTemporary",
             Self::Layer { error: LayerError::Storage(StorageError::Locked), .. }
             | Self::Storage { error: StorageError::Locked, .. } => "InvalidDisk.InUse",
-            Self::Layer { .. } => "DiskError",
+            Self::Layer { .. } | Self::Storage { error: StorageError::NoDirectIo, .. } => {
+                "DiskError"
+            }
             Self::Catalog(CatalogError::Changed) => "IncorrectDiskStatus",
             Self::Catalog(_) | Self::Storage { .. } => "InternalError",
         }
@@ -82,7 +84,7 @@ impl ControlError {
             Self::Kms(error) => error.status(),
             Self::Trail(_) => 503,
             Self::Layer { .. } | Self::Catalog(CatalogError::Changed) => 403,
-            Self::Storage { error: StorageError::Locked, .. } => 403,
+            Self::Storage { error: StorageError::Locked | StorageError::NoDirectIo, .. } => 403,
             Self::Catalog(_) | Self::Storage { .. } => 500,
         }
     }

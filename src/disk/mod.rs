@@ -5,11 +5,12 @@
 //!
 //! The routes of I/O, a file each: [`read`], [`write`], [`zero`] (trim and write zeroes),
 //! [`status`] (what is allocated), [`flush`]. They share [`align`] (bytes to data units) and
-//! [`range_lock`] (who may touch which units now).
+//! [`range_lock`] (who may touch which units now). [`throttle`] says when a request may start.
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
-//! [`attachment`] (a disk that is served, and who uses it), [`recover`] (what a crash left behind),
-//! [`break_glass`] (a data key leaves the house). `permission.rs` asks whether they may.
+//! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
+//! limits), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house). `permission.rs`
+//! asks whether they may.
 
 use std::fmt;
 
@@ -24,22 +25,26 @@ mod audit;
 pub mod break_glass;
 pub mod control_error;
 pub mod flush;
+pub mod performance;
 mod permission;
 pub mod range_lock;
 pub mod read;
 pub mod recover;
 pub mod registry;
 pub mod status;
+pub mod throttle;
 pub mod write;
 pub mod zero;
 
 pub use break_glass::ExportedKey;
 pub use control_error::ControlError;
+pub use performance::PerformanceChange;
 pub use recover::Recovery;
 pub use registry::{CreateDisk, Disks, DisksParts};
 
 use flush::FlushState;
 use range_lock::RangeLocks;
+use throttle::Throttle;
 
 /// Why a disk could not do what a client asked. Ranges, flags and sizes are checked before.
 #[derive(Debug)]
@@ -111,12 +116,23 @@ pub struct Disk {
     top: Layer<Writable>,
     locks: RangeLocks,
     flush_state: FlushState,
+    throttle: Throttle,
 }
 
 impl Disk {
-    /// A disk over its one writable layer.
+    /// A disk over its one writable layer, without limits.
     pub fn new(top: Layer<Writable>) -> Self {
-        Self { top, locks: RangeLocks::new(), flush_state: FlushState::default() }
+        Self {
+            top,
+            locks: RangeLocks::new(),
+            flush_state: FlushState::default(),
+            throttle: Throttle::default(),
+        }
+    }
+
+    /// The limits of the disk. Whoever takes a request in asks there when it may start.
+    pub const fn throttle(&self) -> &Throttle {
+        &self.throttle
     }
 
     /// Advertised size.

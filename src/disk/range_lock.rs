@@ -10,7 +10,6 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::align::Span;
 use crate::units::DataUnit;
 
 /// Neighbouring units under one lock.
@@ -19,8 +18,8 @@ const REGION_UNITS: u64 = 16;
 /// Locks of a disk: 256 of 8 bytes.
 const LOCKS: usize = 256;
 
-/// Locks that one guard holds without allocating: requests up to 4 MiB.
-const INLINE: usize = 64;
+/// Locks that one guard holds without allocating: pieces up to 448 KiB, however they lie.
+const INLINE: usize = 8;
 
 /// The locks of one disk.
 #[derive(Debug)]
@@ -53,21 +52,21 @@ impl RangeLocks {
         Self { locks: Box::new([const { RwLock::new(()) }; LOCKS]) }
     }
 
-    /// Waits until no write is under way on the units of `span`.
+    /// Waits until no write is under way on `units` units from `first`.
     ///
     /// # Panics
     /// Never: waiting always succeeds.
-    pub fn read(&self, span: &Span) -> ReadGuard<'_> {
+    pub fn read(&self, first: DataUnit, units: u64) -> ReadGuard<'_> {
         let take =
             |index: usize| Some(self.locks[index].read().unwrap_or_else(PoisonError::into_inner));
-        let held = hold(span.first(), span.units(), take).expect("waiting always succeeds");
+        let held = hold(first, units, take).expect("waiting always succeeds");
         ReadGuard { _held: held }
     }
 
     /// As [`RangeLocks::read`] if it can be had without waiting.
-    pub fn try_read(&self, span: &Span) -> Option<ReadGuard<'_>> {
+    pub fn try_read(&self, first: DataUnit, units: u64) -> Option<ReadGuard<'_>> {
         let take = |index: usize| self.locks[index].try_read().ok();
-        Some(ReadGuard { _held: hold(span.first(), span.units(), take)? })
+        Some(ReadGuard { _held: hold(first, units, take)? })
     }
 
     /// Waits until nothing is under way on `units` units from `first`.

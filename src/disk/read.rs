@@ -1,10 +1,15 @@
-//! The read route: whole units into the buffer, decrypted in place; absent units are zeros.
+//! The read route: whole units into the buffer, decrypted in place, piece by piece; absent units
+//! are zeros.
 
 use crate::layer::Presence;
 use crate::units::ByteOffset;
 
 use super::align::Span;
 use super::{Disk, DiskError, Waiting};
+
+/// Bytes read, then decrypted, at a time: they are still in the core's own cache then, and a writer
+/// waits for no more than this.
+const READ_PIECE_BYTES: usize = 128 << 10;
 
 impl Disk {
     /// The whole data units that a request touches. Buffers are taken for
@@ -28,12 +33,30 @@ impl Disk {
         waiting: Waiting,
     ) -> Result<bool, DiskError> {
         debug_assert_eq!(data.len(), span.covered_bytes());
-        if waiting == Waiting::Forbidden {
-            let Some(_guard) = self.locks.try_read(span) else { return Ok(false) };
-            return Ok(self.top.read_units_cached(span.first(), data, present)?);
+        present.clear();
+        for (piece, place) in span.pieces(READ_PIECE_BYTES) {
+            if !self.read_piece(&piece, &mut data[place], present, waiting)? {
+                return Ok(false);
+            }
         }
-        let _guard = self.locks.read(span);
-        self.top.read_units(span.first(), data, present)?;
+        Ok(true)
+    }
+
+    fn read_piece(
+        &self,
+        piece: &Span,
+        data: &mut [u8],
+        present: &mut Presence,
+        waiting: Waiting,
+    ) -> Result<bool, DiskError> {
+        if waiting == Waiting::Forbidden {
+            let Some(_guard) = self.locks.try_read(piece.first(), piece.units()) else {
+                return Ok(false);
+            };
+            return Ok(self.top.read_units_cached(piece.first(), data, present)?);
+        }
+        let _guard = self.locks.read(piece.first(), piece.units());
+        self.top.read_units(piece.first(), data, present)?;
         Ok(true)
     }
 }

@@ -6,10 +6,11 @@
 //! that a caller is told of is recorded in the trail inside the catalog's transaction.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::catalog::{
-    Catalog, DiskFilter, DiskRecord, DiskStatus, LayerRecord, Listed, Operation, Page,
+    CacheMode, Catalog, DiskFilter, DiskLimits, DiskRecord, DiskStatus, LayerRecord, Listed,
+    Operation, Page,
 };
 use crate::clock::{Clock, Entropy, random_uuid};
 use crate::crypto::xts::Cipher;
@@ -24,6 +25,7 @@ use crate::units::{ByteCount, DataUnitSize, SECTOR_BYTES};
 use super::ControlError;
 use super::attachment::Attachment;
 use super::audit::{self, Outcome};
+use super::performance::check_limits;
 
 /// Bytes of a data key: two AES-256 keys.
 const DATA_KEY_BYTES: usize = 64;
@@ -74,18 +76,24 @@ pub struct CreateDisk {
     pub category: String,
     /// Clients may only read.
     pub read_only: bool,
+    /// How it is opened.
+    pub cache: CacheMode,
+    /// What it may do in a second.
+    pub limits: DiskLimits,
 }
 
 /// All disks of the daemon. Every call blocks: on the catalog, the KMS, the trail, files.
 pub struct Disks {
     pub(super) parts: DisksParts,
     pub(super) attached: RwLock<HashMap<String, Arc<Attachment>>>,
+    /// Held from the catalog's change to that of the open disk, where limits are in question.
+    pub(super) performance: Mutex<()>,
 }
 
 impl Disks {
     /// The disks in the catalog; nothing is attached yet, see [`Disks::recover`].
     pub fn new(parts: DisksParts) -> Self {
-        Self { parts, attached: RwLock::default() }
+        Self { parts, attached: RwLock::default(), performance: Mutex::new(()) }
     }
 
     /// Makes a disk. It is `Available` when this returns.
@@ -113,6 +121,7 @@ impl Disks {
     ) -> Result<DiskRecord, ControlError> {
         self.allow(caller, "ecs:CreateDisk", "*")?;
         check(request)?;
+        check_limits(request.limits)?;
         let kms_key_id = match (request.encrypted, &request.kms_key) {
             (false, _) => None,
             (true, None) => Some(self.parts.kms.default_key(&self.as_ecs(caller))?),
@@ -273,6 +282,8 @@ impl Disks {
             detached: None,
             instance_id: None,
             read_only: request.read_only,
+            cache: request.cache,
+            limits: request.limits,
             epoch: 0,
         }
     }

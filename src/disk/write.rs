@@ -1,4 +1,4 @@
-//! The write route, on one screen: lock the units, fill the edges, encrypt, write.
+//! The write route, on one screen: piece by piece, lock the units, fill the edges, encrypt, write.
 
 use crate::layer::Presence;
 use crate::storage::Durability;
@@ -6,6 +6,10 @@ use crate::units::DataUnit;
 
 use super::align::Span;
 use super::{Disk, DiskError};
+
+/// Bytes encrypted, then written, at a time: they are still in the core's own cache then, and others
+/// who want the same units wait for no more than this.
+const WRITE_PIECE_BYTES: usize = 64 << 10;
 
 impl Disk {
     /// Writes the bytes at [`Span::payload`] of `data`, which is [`Span::covered_bytes`] long and
@@ -22,19 +26,26 @@ impl Disk {
         durability: Durability,
     ) -> Result<(), DiskError> {
         debug_assert_eq!(data.len(), span.covered_bytes());
-        if span.units() == 0 {
-            return Ok(());
+        for (piece, place) in span.pieces(WRITE_PIECE_BYTES) {
+            self.write_piece(&piece, &mut data[place])?;
         }
-        let guard = self.locks.write(span.first(), span.units());
-        self.fill_edges(span, data)?;
-        self.top.write_units(span.first(), data, Durability::Volatile)?;
-        drop(guard);
         match durability {
             Durability::Volatile => Ok(()),
             // A flush of its own rather than a synchronous write: only so is a failed write (which
             // loses nothing else) told apart from a failed sync (which may have lost anything).
             Durability::Durable => self.flush(),
         }
+    }
+
+    fn write_piece(&self, piece: &Span, data: &mut [u8]) -> Result<(), DiskError> {
+        if piece.is_aligned() {
+            let sealed = self.top.seal_units(piece.first(), data)?;
+            let _guard = self.locks.write(piece.first(), piece.units());
+            return Ok(self.top.store_units(&sealed, Durability::Volatile)?);
+        }
+        let _guard = self.locks.write(piece.first(), piece.units());
+        self.fill_edges(piece, data)?;
+        Ok(self.top.write_units(piece.first(), data, Durability::Volatile)?)
     }
 
     /// Reads what lies around the payload in its first and last unit. The caller holds the lock on

@@ -8,12 +8,20 @@ use crate::units::{DataUnit, DataUnitSize};
 
 /// Whole units as they go to storage. Only [`Codec`] makes one, so whoever holds it has encrypted.
 #[derive(Debug)]
-pub struct Ciphertext<'a>(&'a [u8]);
+pub struct Ciphertext<'a> {
+    first: DataUnit,
+    bytes: &'a [u8],
+}
 
 impl Ciphertext<'_> {
+    /// The unit that the first byte belongs to: it decrypts nowhere else.
+    pub const fn first(&self) -> DataUnit {
+        self.first
+    }
+
     /// The bytes to store.
     pub const fn bytes(&self) -> &[u8] {
-        self.0
+        self.bytes
     }
 }
 
@@ -45,23 +53,7 @@ impl Codec {
         if let Some(cipher) = &self.cipher {
             cipher.encrypt_in_place(self.unit, first, data);
         }
-        Ciphertext(data)
-    }
-
-    /// Encrypts `plain` into `scratch`, equally long.
-    pub(super) fn encrypt<'a>(
-        &self,
-        first: DataUnit,
-        plain: &'a [u8],
-        scratch: &'a mut [u8],
-    ) -> Ciphertext<'a> {
-        match &self.cipher {
-            None => Ciphertext(plain),
-            Some(cipher) => {
-                cipher.encrypt(self.unit, first, plain, scratch);
-                Ciphertext(scratch)
-            }
-        }
+        Ciphertext { first, bytes: data }
     }
 
     /// Decrypts one unit where it is.

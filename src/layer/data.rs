@@ -10,7 +10,7 @@ const SECTOR: usize = SECTOR_BYTES as usize;
 
 impl<S: State> Layer<S> {
     /// Fills `data`, whole units from `first` on, with plaintext. Absent units are left as zeros;
-    /// `present` tells which they are.
+    /// which they are is added to `present`.
     ///
     /// # Errors
     /// A range outside the layer, or storage that fails; then `data` is undefined.
@@ -73,13 +73,13 @@ impl<S: State> Layer<S> {
     /// sectors), so it is left as zeros: each sector is old or new, also then.
     fn decrypt_present(&self, first: DataUnit, data: &mut [u8], present: &mut Presence) {
         let size = self.unit_size().as_usize();
-        present.reset(data.len() / size);
+        let base = present.extend(data.len() / size);
         for (index, unit) in data.chunks_exact_mut(size).enumerate() {
             let absent = absent_sectors(unit);
             if absent == u8::MAX >> (8 - size / SECTOR) {
                 continue;
             }
-            present.set(index);
+            present.set(base + index);
             self.codec.decrypt_unit(first.plus(index as u64), unit);
             if absent != 0 {
                 let sectors = unit.chunks_exact_mut(SECTOR).enumerate();
@@ -94,35 +94,42 @@ impl Layer<Writable> {
     /// holds ciphertext.
     ///
     /// # Errors
-    /// A range outside the layer, or storage that fails; then the units are old, new, or a mixture
-    /// of both by sectors.
+    /// As [`Layer::seal_units`] and [`Layer::store_units`].
     pub fn write_units(
         &self,
         first: DataUnit,
         data: &mut [u8],
         durability: Durability,
     ) -> Result<(), LayerError> {
-        let range = self.range_of(first, ByteCount::of(data))?;
-        let ciphertext = self.codec.encrypt_in_place(first, data);
-        self.store(range.start, &ciphertext, durability)
+        self.store_units(&self.seal_units(first, data)?, durability)
     }
 
-    /// Encrypts `plain`, whole units from `first` on, into the start of `scratch` and writes that.
+    /// Encrypts `data`, whole units from `first` on, where it is. Needs no lock: only the caller
+    /// sees its buffer.
     ///
     /// # Errors
-    /// As [`Layer::write_units`]; [`LayerError::Misaligned`] if `scratch` is shorter than `plain`.
-    pub fn write_units_from(
+    /// A range outside the layer; then `data` is as it was.
+    pub fn seal_units<'a>(
         &self,
         first: DataUnit,
-        plain: &[u8],
-        scratch: &mut [u8],
+        data: &'a mut [u8],
+    ) -> Result<Ciphertext<'a>, LayerError> {
+        self.range_of(first, ByteCount::of(data))?;
+        Ok(self.codec.encrypt_in_place(first, data))
+    }
+
+    /// Writes units where they were encrypted for.
+    ///
+    /// # Errors
+    /// Storage that fails; then the units are old, new, or a mixture of both by sectors.
+    pub fn store_units(
+        &self,
+        ciphertext: &Ciphertext<'_>,
         durability: Durability,
     ) -> Result<(), LayerError> {
-        let range = self.range_of(first, ByteCount::of(plain))?;
-        let short = LayerError::Misaligned { bytes: ByteCount::of(scratch) };
-        let scratch = scratch.get_mut(..plain.len()).ok_or(short)?;
-        let ciphertext = self.codec.encrypt(first, plain, scratch);
-        self.store(range.start, &ciphertext, durability)
+        let bytes = ciphertext.bytes();
+        let range = self.range_of(ciphertext.first(), ByteCount::of(bytes))?;
+        Ok(self.storage.write_at(range.start, bytes, durability)?)
     }
 
     /// Makes `units` units from `first` on absent. Over a parent's data that uncovers it: the disk
@@ -143,15 +150,6 @@ impl Layer<Writable> {
     /// Storage that fails; then what was written since the last flush may be lost.
     pub fn flush(&self) -> Result<(), LayerError> {
         Ok(self.storage.flush()?)
-    }
-
-    fn store(
-        &self,
-        at: ByteOffset,
-        ciphertext: &Ciphertext<'_>,
-        durability: Durability,
-    ) -> Result<(), LayerError> {
-        Ok(self.storage.write_at(at, ciphertext.bytes(), durability)?)
     }
 }
 

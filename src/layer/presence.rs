@@ -1,4 +1,4 @@
-//! Which units of the last read the layer had something to say about.
+//! Which units of a read the layer had something to say about.
 
 use std::ops::Range;
 
@@ -7,8 +7,8 @@ use crate::limits::REQUEST_BYTES_MAX;
 const WORD_BITS: usize = u64::BITS as usize;
 const UNITS_AT_FIRST: usize = REQUEST_BYTES_MAX as usize / 4096;
 
-/// One bit per unit of the last read. Made once per worker and used again: after the first read of
-/// the largest request nothing is allocated any more.
+/// One bit per unit read since [`Presence::clear`]. Made once per thread and used again: after the
+/// first read of the largest request nothing is allocated any more.
 #[derive(Debug)]
 pub struct Presence {
     words: Vec<u64>,
@@ -22,12 +22,12 @@ impl Presence {
         Self { words: Vec::with_capacity(UNITS_AT_FIRST / WORD_BITS), units: 0, present: 0 }
     }
 
-    /// How many units the last read had.
+    /// How many units were read.
     pub const fn len(&self) -> usize {
         self.units
     }
 
-    /// Whether the last read was of nothing.
+    /// Whether nothing was read.
     pub const fn is_empty(&self) -> bool {
         self.units == 0
     }
@@ -56,12 +56,18 @@ impl Presence {
         })
     }
 
-    /// Forgets the last read: `units` units, all absent.
-    pub(super) fn reset(&mut self, units: usize) {
+    /// Forgets what was read.
+    pub fn clear(&mut self) {
         self.words.clear();
-        self.words.resize(units.div_ceil(WORD_BITS), 0);
-        self.units = units;
-        self.present = 0;
+        (self.units, self.present) = (0, 0);
+    }
+
+    /// Adds `units` units, absent until [`Presence::set`]; the index of the first.
+    pub(super) fn extend(&mut self, units: usize) -> usize {
+        let first = self.units;
+        self.units += units;
+        self.words.resize(self.units.div_ceil(WORD_BITS), 0);
+        first
     }
 
     /// Unit `index`, not set before, is present.
@@ -102,9 +108,12 @@ mod tests {
         #[test]
         fn runs_say_what_the_bits_say(bits in prop::collection::vec(any::<bool>(), 0..400)) {
             let mut presence = Presence::new();
-            presence.reset(9000);
+            presence.extend(9000);
             presence.set(8999);
-            presence.reset(bits.len());
+            presence.clear();
+            let cut = bits.len() / 3;
+            prop_assert_eq!(presence.extend(cut), 0);
+            prop_assert_eq!(presence.extend(bits.len() - cut), cut);
             for (index, _) in bits.iter().enumerate().filter(|(_, bit)| **bit) {
                 presence.set(index);
             }
@@ -125,7 +134,7 @@ mod tests {
     fn the_largest_request_fits_from_the_start() {
         let mut presence = Presence::new();
         let before = presence.words.capacity();
-        presence.reset(UNITS_AT_FIRST);
+        presence.extend(UNITS_AT_FIRST);
         assert_eq!(presence.words.capacity(), before);
         assert!(!presence.is_present(UNITS_AT_FIRST + 1000));
     }

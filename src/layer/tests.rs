@@ -50,7 +50,12 @@ impl Bytes {
 
 impl Storage for Bytes {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { punch_is_fast: true, ack_is_durable: true, fencing: Fencing::None }
+        Capabilities {
+            punch_is_fast: true,
+            ack_is_durable: true,
+            writes_wait: false,
+            fencing: Fencing::None,
+        }
     }
 
     fn len(&self) -> Result<ByteCount, StorageError> {
@@ -187,7 +192,7 @@ fn ranges_are_checked_before_anything_happens() {
         let first = DataUnit::new(first);
         let refusals = [
             layer.write_units(first, &mut data, Durability::Volatile),
-            layer.write_units_from(first, &[7; 8192], &mut [0; 8192], Durability::Volatile),
+            layer.seal_units(first, &mut data).map(|_| ()),
             layer.read_units(first, &mut data, &mut present),
             layer.read_units_cached(first, &mut data, &mut present).map(|_| ()),
             layer.punch_units(first, 2),
@@ -202,9 +207,6 @@ fn ranges_are_checked_before_anything_happens() {
     assert_eq!(data, [7; 8192]);
     let odd = layer.write_units(DataUnit::new(0), &mut data[..100], Durability::Volatile);
     assert!(matches!(odd, Err(LayerError::Misaligned { .. })));
-    let short =
-        layer.write_units_from(DataUnit::new(0), &[1; 4096], &mut [0; 512], Durability::Volatile);
-    assert!(matches!(short, Err(LayerError::Misaligned { .. })));
     assert_eq!(storage.snapshot(), before);
 }
 
@@ -215,10 +217,10 @@ fn storage_never_sees_plaintext() {
     let mut data = plain[..4096].to_vec();
     layer.write_units(DataUnit::new(1), &mut data, Durability::Durable).unwrap();
     assert_ne!(data, plain[..4096]);
-    let mut scratch = vec![0; 8192];
-    layer
-        .write_units_from(DataUnit::new(9), &plain[..4096], &mut scratch, Durability::Durable)
-        .unwrap();
+    let mut data = plain[..4096].to_vec();
+    let sealed = layer.seal_units(DataUnit::new(9), &mut data).unwrap();
+    assert_ne!(sealed.bytes(), &plain[..4096]);
+    layer.store_units(&sealed, Durability::Durable).unwrap();
     let stored = storage.snapshot();
     assert!(!stored.windows(16).any(|window| window == &plain[..16]));
     let key = key();
@@ -309,7 +311,7 @@ fn the_kms_key_that_opened_the_envelope_must_be_the_one_named() {
 #[derive(Clone, Debug)]
 enum Step {
     Write(u64, u64, u8),
-    WriteFrom(u64, u64, u8),
+    SealAndStore(u64, u64, u8),
     Punch(u64, u64),
 }
 
@@ -317,7 +319,8 @@ fn step() -> impl Strategy<Value = Step> {
     let range = (0_u64..32, 1_u64..9);
     prop_oneof![
         (range.clone(), any::<u8>()).prop_map(|((at, len), byte)| Step::Write(at, len, byte)),
-        (range.clone(), any::<u8>()).prop_map(|((at, len), byte)| Step::WriteFrom(at, len, byte)),
+        (range.clone(), any::<u8>())
+            .prop_map(|((at, len), byte)| Step::SealAndStore(at, len, byte)),
         range.prop_map(|(at, len)| Step::Punch(at, len)),
     ]
 }
@@ -340,11 +343,10 @@ proptest! {
                     layer.write_units(DataUnit::new(at), &mut data, Durability::Volatile).unwrap();
                     (at, len, Some(byte))
                 }
-                Step::WriteFrom(at, len, byte) => {
-                    let plain = vec![byte; len as usize * size];
-                    let mut scratch = vec![0; plain.len()];
-                    let (first, durability) = (DataUnit::new(at), Durability::Durable);
-                    layer.write_units_from(first, &plain, &mut scratch, durability).unwrap();
+                Step::SealAndStore(at, len, byte) => {
+                    let mut data = vec![byte; len as usize * size];
+                    let sealed = layer.seal_units(DataUnit::new(at), &mut data).unwrap();
+                    layer.store_units(&sealed, Durability::Durable).unwrap();
                     (at, len, Some(byte))
                 }
                 Step::Punch(at, len) => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::crew::LargeUnderWay;
 use super::errno::Errno;
 use super::outbound::{Batch, Outbound};
 use super::reply::{self, Descriptor, Done, ReadChunk, ReplyTo, Run};
@@ -33,6 +34,8 @@ pub(super) struct Job {
     pub(super) buffer: Option<Buffer>,
     /// When its header was read.
     pub(super) begun: Duration,
+    /// Counts it as long as it is there.
+    pub(super) _large: Option<LargeUnderWay>,
 }
 
 /// Memory that is used again from request to request.
@@ -71,6 +74,18 @@ impl Job {
                 None
             }
             None => Some(self),
+        }
+    }
+
+    /// Runs on a thread of the connection and sends the reply, waiting for the client to take it. A
+    /// read that must wait for a device goes to the workers.
+    pub(super) fn run_beside(self, link: &Arc<Link>, scratch: &mut Scratch, batch: &mut Batch) {
+        let ticket = Ticket { outbound: &link.outbound, cost: self.span.covered_bytes() };
+        let left = self.run(link, scratch, batch, Waiting::Forbidden);
+        std::mem::forget(ticket);
+        match left {
+            None => link.outbound.send_waiting(batch),
+            Some(job) => link.run_on_worker(job),
         }
     }
 

@@ -22,6 +22,7 @@
 //! headers of its `extension-ext-header` branch.
 
 mod connection;
+mod crew;
 mod directory;
 pub mod errno;
 mod execute;

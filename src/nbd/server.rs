@@ -1,7 +1,7 @@
 //! What all NBD connections of the daemon share, and how they end.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Server {
     /// Cores this process may use: with more than one, large requests leave their connection's
     /// thread.
     pub(super) cores: usize,
+    /// Connections that have a large request under way.
+    pub(super) large_connections: AtomicUsize,
     open: Mutex<Open>,
     closed: Condvar,
     listeners: Mutex<Vec<(Arc<Wake>, JoinHandle<()>)>>,
@@ -73,6 +75,7 @@ impl Server {
             settings,
             is_stopping: AtomicBool::new(false),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            large_connections: AtomicUsize::new(0),
             open: Mutex::default(),
             closed: Condvar::new(),
             listeners: Mutex::default(),

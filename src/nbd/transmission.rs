@@ -1,14 +1,15 @@
 //! The transmission phase: read requests, have them run, let replies leave in batches.
 //!
-//! The connection's thread reads requests and runs at once what needs no waiting: reads from the
-//! page cache, writes into it. Whatever waits for a device (a cold read, FLUSH, FUA, zeroing) goes
-//! to the workers and is answered whenever it is done. Before the thread itself waits for the
-//! client, all replies it has gathered leave in one call.
+//! The reader runs at once what is small and needs no waiting: reads from the page cache, writes into
+//! it. What is large or waits is shared with the other threads of the connection (`crew`). Reads
+//! that must wait for a device go to the workers and are answered whenever they are done. Before the
+//! reader waits for the client, all replies it has gathered leave in one call.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::crew::{self, LargeUnderWay, Weight};
 use super::errno::Errno;
 use super::execute::{Job, Scratch, command_names};
 use super::export::Negotiated;
@@ -28,9 +29,16 @@ use crate::units::ByteOffset;
 /// Replies gathered before they leave although more requests are at hand, in bytes.
 const BATCH_BYTES: usize = 512 << 10;
 
-/// Reads and writes from this length on leave the connection's thread: encryption and copies of one
-/// request then overlap with those of the next, and a single connection uses several cores.
-const OFFLOADED_BYTES: u64 = 128 << 10;
+/// Reads and writes from this length on are large: encryption and copies of one then overlap with
+/// those of the next.
+const LARGE_BYTES: u64 = 128 << 10;
+
+/// Large reads that may wait for the next thread of the connection before its reader runs one itself.
+const READS_AHEAD_MAX: usize = 1;
+
+/// The same of writes: more, for their payloads arrive faster than they are stored; not many, for
+/// they have to be in the cache still when their turn comes.
+const WRITES_AHEAD_MAX: usize = 2;
 
 /// How long one wait for a buffer lasts before looking whether the connection was hung up on.
 const BUFFER_PATIENCE: Duration = Duration::from_millis(200);
@@ -42,10 +50,12 @@ pub(super) struct Link {
     pub(super) visit: Visit,
     pub(super) outbound: Arc<Outbound>,
     pub(super) metrics: ExportMetrics,
+    /// Large requests under way.
+    pub(super) large_under_way: AtomicUsize,
 }
 
 /// The reading side of one connection.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     link: Arc<Link>,
     socket: &'a Socket,
     intake: Intake,
@@ -65,19 +75,58 @@ pub(super) fn run(
 ) {
     let metrics = ExportMetrics::register(visit.attachment().disk_id(), &command_names());
     let outbound = Arc::new(Outbound::new(Arc::clone(socket)));
-    let link = Arc::new(Link { server: Arc::clone(server), negotiated, visit, outbound, metrics });
+    let link = Arc::new(Link {
+        server: Arc::clone(server),
+        negotiated,
+        visit,
+        outbound,
+        metrics,
+        large_under_way: 0.into(),
+    });
     let (batch, scratch) = (Batch::default(), Scratch::default());
-    let mut reader = Reader { link, socket, intake, batch, scratch, is_hung_up };
-    // Either way nothing more will be read; what was read is answered below.
-    let _ended = reader.read_requests();
-    reader.send();
-    reader.link.outbound.wait_until_idle();
-    reader.link.outbound.end();
+    let reader = Reader { link: Arc::clone(&link), socket, intake, batch, scratch, is_hung_up };
+    crew::serve(&link, reader);
+    // Nothing more will be read; what was read is answered before this ends.
+    link.outbound.wait_until_idle();
+    link.outbound.end();
+}
+
+impl Link {
+    /// Has a job run on a thread that may wait.
+    pub(super) fn run_on_worker(self: &Arc<Self>, job: Job) {
+        let link = Arc::clone(self);
+        self.server.workers.run(move || job.run_elsewhere(&link));
+    }
 }
 
 impl Reader<'_> {
-    /// `Ok`: the client disconnected; `Err`: it is gone, broke the protocol or is not wanted.
-    fn read_requests(&mut self) -> Result<(), Gone> {
+    /// Reads and runs requests up to one that is large or waits, which comes back. `None`: the
+    /// client disconnected, is gone, broke the protocol or is not wanted any more; all replies
+    /// gathered have left.
+    pub(super) fn next_job(&mut self) -> Option<(Job, Weight)> {
+        let job = self.read_requests();
+        if !matches!(job, Ok(Some(_))) {
+            self.send();
+        }
+        job.ok().flatten()
+    }
+
+    /// Runs the job here; one that must wait goes to the workers.
+    pub(super) fn run(&mut self, job: Job) {
+        let left = job.run(&self.link, &mut self.scratch, &mut self.batch, Waiting::Forbidden);
+        if let Some(job) = left {
+            self.link.run_on_worker(job);
+        }
+    }
+
+    /// As [`Reader::run`], but nobody's reply waits meanwhile.
+    pub(super) fn run_large(&mut self, job: Job) {
+        self.send();
+        self.run(job);
+    }
+
+    /// `Ok(None)`: the client disconnected; `Err`: it is gone, broke the protocol or is not wanted.
+    fn read_requests(&mut self) -> Result<Option<(Job, Weight)>, Gone> {
         let header_bytes = request::header_bytes(self.link.negotiated.replies);
         loop {
             if self.must_end() {
@@ -94,11 +143,15 @@ impl Reader<'_> {
             })?;
             self.intake.consume(header_bytes);
             if decoded.verdict == Ok(Command::Disconnect) {
-                return Ok(());
+                return Ok(None);
             }
-            self.take(decoded)?;
             if self.batch.bytes() > BATCH_BYTES {
                 self.send();
+            }
+            let job = self.take(decoded)?;
+            match weigh(&job) {
+                Weight::Small => self.run(job),
+                weight => return Ok(Some((job, weight))),
             }
         }
     }
@@ -114,8 +167,8 @@ impl Reader<'_> {
         self.link.outbound.send_waiting(&mut self.batch);
     }
 
-    /// Reads the rest of a request and starts it.
-    fn take(&mut self, decoded: Decoded) -> Result<(), Gone> {
+    /// Reads the rest of a request.
+    fn take(&mut self, decoded: Decoded) -> Result<Job, Gone> {
         let begun = self.link.server.clock.monotonic();
         let mut decoded = decoded;
         let command = match decoded.verdict {
@@ -139,7 +192,10 @@ impl Reader<'_> {
             self.link.outbound.begin(cost);
         }
         let to = ReplyTo::new(self.link.negotiated.replies, &decoded);
-        let mut job = Job { to, length: decoded.length, command, span, buffer: None, begun };
+        let large =
+            (decoded.length >= LARGE_BYTES && cost > 0).then(|| LargeUnderWay::on(&self.link));
+        let mut job =
+            Job { to, length: decoded.length, command, span, buffer: None, begun, _large: large };
         if cost > 0 {
             let taken = self.take_buffer(cost);
             if taken.is_err() {
@@ -158,8 +214,7 @@ impl Reader<'_> {
             }
             received?;
         }
-        self.start(job);
-        Ok(())
+        Ok(job)
     }
 
     /// The data units whose content the request moves through a buffer.
@@ -197,27 +252,20 @@ impl Reader<'_> {
             self.send();
         }
     }
+}
 
-    /// Runs the job here if it need not wait, else hands it to the workers.
-    fn start(&mut self, job: Job) {
-        let here = match job.command {
-            Err(_) => true,
-            Ok(Command::Read { .. }) => !self.is_offloaded(job.length),
-            Ok(Command::Write { fua }) => !fua && !self.is_offloaded(job.length),
-            _ => job.length == 0 && job.command != Ok(Command::Flush),
-        };
-        let left = match here {
-            true => job.run(&self.link, &mut self.scratch, &mut self.batch, Waiting::Forbidden),
-            false => Some(job),
-        };
-        if let Some(job) = left {
-            let link = Arc::clone(&self.link);
-            self.link.server.workers.run(move || job.run_elsewhere(&link));
+/// Who should run the job.
+fn weigh(job: &Job) -> Weight {
+    let is_large = job.length >= LARGE_BYTES;
+    match job.command {
+        Ok(Command::Read { .. }) if is_large => Weight::Large { ahead_max: READS_AHEAD_MAX },
+        Ok(Command::Write { fua: false }) if is_large => {
+            Weight::Large { ahead_max: WRITES_AHEAD_MAX }
         }
-    }
-
-    fn is_offloaded(&self, length: u64) -> bool {
-        self.link.server.cores > 1 && length >= OFFLOADED_BYTES
+        Ok(Command::Read { .. } | Command::Write { fua: false }) | Err(_) => Weight::Small,
+        Ok(Command::Flush) => Weight::Waits,
+        _ if job.length == 0 => Weight::Small,
+        _ => Weight::Waits,
     }
 }
 

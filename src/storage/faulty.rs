@@ -168,7 +168,12 @@ fn for_sectors(range: Range<u64>, mut each: impl FnMut(Range<u64>)) {
 
 impl Storage for FaultyStorage {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { punch_is_fast: true, ack_is_durable: false, fencing: Fencing::None }
+        Capabilities {
+            punch_is_fast: true,
+            ack_is_durable: false,
+            writes_wait: false,
+            fencing: Fencing::None,
+        }
     }
 
     fn len(&self) -> Result<ByteCount, StorageError> {

@@ -62,8 +62,34 @@ impl FileStorage {
         Ok(Self::over(open_options().open(path)?))
     }
 
-    fn over(file: File) -> Self {
+    pub(super) fn over(file: File) -> Self {
         Self { file, can_read_cached: AtomicBool::new(true), can_punch: AtomicBool::new(true) }
+    }
+
+    pub(super) const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Makes `range` a hole; `false` if the file system cannot.
+    pub(super) fn try_punch(&self, range: &Range<ByteOffset>) -> Result<bool, StorageError> {
+        if range.is_empty() {
+            return Ok(true);
+        }
+        if !self.can_punch.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let count = range.end.since(range.start);
+        loop {
+            match rustix::fs::fallocate(&self.file, flags, range.start.get(), count.get()) {
+                Ok(()) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.can_punch.store(false, Ordering::Relaxed);
+        Ok(false)
     }
 
     fn write_zeroes(&self, range: Range<ByteOffset>) -> Result<(), StorageError> {
@@ -90,6 +116,7 @@ impl Storage for FileStorage {
         Capabilities {
             punch_is_fast: self.can_punch.load(Ordering::Relaxed),
             ack_is_durable: false,
+            writes_wait: false,
             fencing: Fencing::Host,
         }
     }
@@ -145,21 +172,8 @@ impl Storage for FileStorage {
     }
 
     fn punch(&self, range: Range<ByteOffset>) -> Result<(), StorageError> {
-        if range.is_empty() {
+        if self.try_punch(&range)? {
             return Ok(());
-        }
-        if self.can_punch.load(Ordering::Relaxed) {
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            let count = range.end.since(range.start);
-            loop {
-                match rustix::fs::fallocate(&self.file, flags, range.start.get(), count.get()) {
-                    Ok(()) => return Ok(()),
-                    Err(Errno::INTR) => {}
-                    Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            self.can_punch.store(false, Ordering::Relaxed);
         }
         self.write_zeroes(range)
     }

@@ -33,7 +33,12 @@ impl MemoryStorage {
 
 impl Storage for MemoryStorage {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { punch_is_fast: true, ack_is_durable: true, fencing: Fencing::None }
+        Capabilities {
+            punch_is_fast: true,
+            ack_is_durable: true,
+            writes_wait: false,
+            fencing: Fencing::None,
+        }
     }
 
     fn len(&self) -> Result<ByteCount, StorageError> {

@@ -11,6 +11,7 @@ use std::ops::Range;
 use crate::units::{ByteCount, ByteOffset};
 
 pub mod buffer;
+pub mod direct;
 pub mod faulty;
 pub mod file;
 mod lock;
@@ -35,6 +36,8 @@ pub struct Capabilities {
     pub punch_is_fast: bool,
     /// A write is on stable storage when it returns; flush is a formality.
     pub ack_is_durable: bool,
+    /// A write waits for the device even when it need not be durable: there is no cache to take it.
+    pub writes_wait: bool,
     /// Who is kept from writing beside us.
     pub fencing: Fencing,
 }
@@ -62,6 +65,8 @@ pub enum StorageError {
         /// How many are missing.
         missing: ByteCount,
     },
+    /// The file system has no direct I/O (`O_DIRECT`), or wants an alignment beyond ours.
+    NoDirectIo,
     /// Somebody else holds the layer open for writing.
     Locked,
     /// A newer epoch has taken the layer over. Terminal: never retried, never reopened.
@@ -87,6 +92,10 @@ impl fmt::Display for StorageError {
                     "storage: {missing} missing at {at}: the file is shorter than its header says"
                 )
             }
+            Self::NoDirectIo => f.write_str(
+                "storage: the file system has no direct I/O: give the disk the cache mode \
+                 writeback, or keep the data directory on ext4, XFS or another that has it",
+            ),
             Self::Locked => f.write_str("storage: the layer is open in another process"),
             Self::Fenced => f.write_str("storage: fenced by a newer owner of the layer"),
         }

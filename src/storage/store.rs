@@ -5,8 +5,18 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::direct::DirectStorage;
 use super::file::FileStorage;
 use super::{Storage, StorageError};
+
+/// Whether the operating system keeps what was read and written in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageCache {
+    /// It does; a flush writes it out.
+    Used,
+    /// Every read and write waits for the device (`O_DIRECT`).
+    Bypassed,
+}
 
 /// A place that holds layers. Each name is given out once and never used again.
 pub trait LayerStore: Send + Sync + fmt::Debug {
@@ -16,7 +26,12 @@ pub trait LayerStore: Send + Sync + fmt::Debug {
 
     /// An existing layer for its one writer. `epoch` is larger than any given before for this
     /// layer; an engine that fences lets no older one write from now on.
-    fn open_writer(&self, name: &str, epoch: u64) -> Result<Arc<dyn Storage>, StorageError>;
+    fn open_writer(
+        &self,
+        name: &str,
+        epoch: u64,
+        cache: PageCache,
+    ) -> Result<Arc<dyn Storage>, StorageError>;
 
     /// An existing layer to read.
     fn open_reader(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError>;
@@ -51,8 +66,17 @@ impl LayerStore for FileStore {
     }
 
     /// The lock of the host fences here; the epoch is the catalog's to compare.
-    fn open_writer(&self, name: &str, _epoch: u64) -> Result<Arc<dyn Storage>, StorageError> {
-        Ok(Arc::new(FileStorage::open_writer(&self.locate(name))?))
+    fn open_writer(
+        &self,
+        name: &str,
+        _epoch: u64,
+        cache: PageCache,
+    ) -> Result<Arc<dyn Storage>, StorageError> {
+        let path = self.locate(name);
+        Ok(match cache {
+            PageCache::Used => Arc::new(FileStorage::open_writer(&path)?),
+            PageCache::Bypassed => Arc::new(DirectStorage::open_writer(&path)?),
+        })
     }
 
     fn open_reader(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError> {

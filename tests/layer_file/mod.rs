@@ -33,7 +33,12 @@ impl FileBytes {
 
 impl Storage for FileBytes {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { punch_is_fast: false, ack_is_durable: false, fencing: Fencing::None }
+        Capabilities {
+            punch_is_fast: false,
+            ack_is_durable: false,
+            writes_wait: false,
+            fencing: Fencing::None,
+        }
     }
 
     fn len(&self) -> Result<ByteCount, StorageError> {

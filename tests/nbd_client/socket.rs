@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -213,6 +214,16 @@ impl Client {
         let bytes = self.encode(&request, payload);
         self.wire.write_all(&bytes)?;
         Ok(request.cookie)
+    }
+
+    /// Waits until the first bytes of a reply are here, and leaves them where they are.
+    pub(crate) fn has_reply_at_hand(&self) -> bool {
+        let fd = match &self.wire {
+            Wire::Unix(stream) => stream.as_fd(),
+            Wire::Tcp(stream) => stream.as_fd(),
+        };
+        let peeked = rustix::net::recv(fd, &mut [0; 1], rustix::net::RecvFlags::PEEK);
+        peeked.is_ok_and(|(_, bytes)| bytes == 1)
     }
 
     /// The next reply that is whole, whichever request it answers. `None`: the server has closed,

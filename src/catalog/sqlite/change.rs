@@ -123,7 +123,7 @@ fn insert_disk(connection: &Connection, disk: &DiskRecord) -> Result<(), Refusal
     let columns = row::DISK_COLUMNS;
     let text = format!(
         "INSERT INTO disk ({columns}) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
     );
     let values = params_from_iter(row::disk_values(disk));
     one(connection.prepare_cached(&text)?.execute(values)?)
@@ -146,8 +146,9 @@ fn update_disk(
         .prepare_cached(
             "UPDATE disk SET name = ?2, description = ?3, size = ?4, encrypted = ?5, \
              kms_key_id = ?6, status = ?7, category = ?8, created = ?9, attached = ?10, \
-             detached = ?11, instance_id = ?12, read_only = ?13, epoch = ?14 \
-             WHERE disk_id = ?1 AND status = ?15 AND epoch = ?16",
+             detached = ?11, instance_id = ?12, read_only = ?13, epoch = ?14, cache = ?15, \
+             iops_limit = ?16, bytes_limit = ?17 \
+             WHERE disk_id = ?1 AND status = ?18 AND epoch = ?19",
         )?
         .execute(params_from_iter(row::disk_values(disk).into_iter().chain([
             Box::new(seen_status.as_str()) as Box<dyn rusqlite::ToSql>,

@@ -4,8 +4,8 @@ use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Row, ToSql};
 
 use crate::catalog::{
-    AliasRecord, DiskRecord, DiskStatus, KeyRecord, KeyState, KeyVersionRecord, LayerRecord,
-    RootRecord, TagRecord, TaggedType,
+    AliasRecord, CacheMode, DiskLimits, DiskRecord, DiskStatus, KeyRecord, KeyState,
+    KeyVersionRecord, LayerRecord, RootRecord, TagRecord, TaggedType,
 };
 use crate::clock::Timestamp;
 use crate::units::ByteCount;
@@ -21,7 +21,8 @@ pub(super) const ALIAS_COLUMNS: &str = "name, key_id, created";
 pub(super) const TAG_COLUMNS: &str = "resource_type, resource_id, key, value";
 /// Columns of `disk`.
 pub(super) const DISK_COLUMNS: &str = "disk_id, name, description, size, encrypted, kms_key_id, \
-     status, category, created, attached, detached, instance_id, read_only, epoch";
+     status, category, created, attached, detached, instance_id, read_only, epoch, cache, \
+     iops_limit, bytes_limit";
 /// Columns of `root`, less the one that keeps it alone.
 pub(super) const ROOT_COLUMNS: &str =
     "provider, parameters, root_key_id, sealed_key, previous_id, since";
@@ -82,6 +83,11 @@ pub(super) fn disk(row: &Row<'_>) -> rusqlite::Result<DiskRecord> {
         instance_id: row.get(11)?,
         read_only: row.get(12)?,
         epoch: number(row, 13)?,
+        cache: CacheMode::parse(&row.get::<_, String>(14)?).ok_or_else(|| unknown_word(14))?,
+        limits: DiskLimits {
+            iops: row.get::<_, Option<i64>>(15)?.map(i64::cast_unsigned),
+            bytes_per_second: row.get::<_, Option<i64>>(16)?.map(i64::cast_unsigned),
+        },
     })
 }
 
@@ -134,7 +140,7 @@ pub(super) fn key_values(key: &KeyRecord) -> [Box<dyn ToSql>; 10] {
 }
 
 /// The values of [`DISK_COLUMNS`].
-pub(super) fn disk_values(disk: &DiskRecord) -> [Box<dyn ToSql>; 14] {
+pub(super) fn disk_values(disk: &DiskRecord) -> [Box<dyn ToSql>; 17] {
     [
         Box::new(disk.disk_id.clone()),
         Box::new(disk.name.clone()),
@@ -150,6 +156,9 @@ pub(super) fn disk_values(disk: &DiskRecord) -> [Box<dyn ToSql>; 14] {
         Box::new(disk.instance_id.clone()),
         Box::new(disk.read_only),
         Box::new(signed(disk.epoch)),
+        Box::new(disk.cache.as_str()),
+        Box::new(disk.limits.iops.map(signed)),
+        Box::new(disk.limits.bytes_per_second.map(signed)),
     ]
 }
 

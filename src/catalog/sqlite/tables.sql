@@ -63,7 +63,10 @@ CREATE TABLE disk (
     detached        INTEGER,
     instance_id     TEXT,
     read_only       INTEGER NOT NULL,
-    epoch           INTEGER NOT NULL
+    epoch           INTEGER NOT NULL,
+    cache           TEXT NOT NULL,
+    iops_limit      INTEGER,
+    bytes_limit     INTEGER
 ) STRICT;
 CREATE INDEX disk_by_key ON disk (kms_key_id);
 
