@@ -98,8 +98,8 @@ fn records_come_back_as_they_went_in(catalog: &dyn Catalog) {
     (hers.is_active, hers.wrapped_secret) = (false, vec![7]);
     must(catalog, [RamOperation::UpdateAccessKey(hers.clone())]);
     assert_eq!(catalog.access_key("k1").unwrap().as_ref(), Some(&hers));
-    assert_eq!(catalog.access_keys(None).unwrap(), [own.clone()]);
-    assert_eq!(catalog.access_keys(Some(&ann.user_id)).unwrap(), [hers.clone()]);
+    assert_eq!(catalog.access_keys(None).unwrap(), std::slice::from_ref(&own));
+    assert_eq!(catalog.access_keys(Some(&ann.user_id)).unwrap(), std::slice::from_ref(&hers));
     assert_eq!(catalog.all_access_keys().unwrap(), [own, hers]);
 
     must(catalog, [RamOperation::InsertRole(role("r")), RamOperation::InsertPolicy(policy("p"))]);

@@ -160,7 +160,7 @@ impl Kms {
             action => format!("kms:{}", call.permission.unwrap_or(action.as_str())),
         };
         let who = &call.caller.principal;
-        let decision = self.ram.decide_on_key(who, &action, resource, conditions, key_policy)?;
+        let decision = self.ram.decide_on_key(who, (&action, resource), conditions, key_policy)?;
         if decision.is_allowed() { Ok(()) } else { Err(KmsError::NoPermission) }
     }
 
