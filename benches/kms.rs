@@ -35,6 +35,9 @@ impl SegmentFiles for Unsynced {
     fn create(&self, name: &str, reserve: u64) -> io::Result<Box<dyn SegmentFile>> {
         Ok(Box::new(UnsyncedFile(self.0.create(name, reserve)?)))
     }
+    fn head(&self, may_create: bool) -> io::Result<Box<dyn SegmentFile>> {
+        Ok(Box::new(UnsyncedFile(self.0.head(may_create)?)))
+    }
     fn path(&self, name: &str) -> PathBuf {
         self.0.path(name)
     }
@@ -78,7 +81,7 @@ fn kms_in(folder: &std::path::Path) -> Kms {
         catalog,
         ram: Arc::new(ram),
         trail: Arc::new(trail.expect("a new trail")),
-        root,
+        sealing_key: root,
         clock,
         entropy,
         account,
