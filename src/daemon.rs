@@ -17,7 +17,7 @@ use crate::config::{Config, Mode};
 use crate::disk::{Disks, DisksParts, Recovery};
 use crate::kms::remote::RemoteKms;
 use crate::kms::root::Root;
-use crate::kms::{Account, DataKeys, Kms, KmsParts};
+use crate::kms::{Account, DataKeys, Kms, KmsParts, Swept};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
@@ -48,7 +48,7 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How often records that no checkpoint of the trail covers are looked for.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often keys that are due for deletion are looked for; their window is counted in days.
+/// How often it is looked whether a key is due for deletion or rotation, or material expires.
 const DUE_KEYS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a started daemon has to say.
@@ -139,11 +139,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         key: root.ram_key(),
         account_id: config.account_id.clone(),
     }));
-    if is_new {
-        // As if the owner had consented in the console: the role may be deleted and made again.
-        ram.grant_ecs_role()?;
-    }
-    let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
+    let access_key = first_start(config, (&*ram, &*trail), (is_new, &caller))?;
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
@@ -200,12 +196,18 @@ fn data_keys(
     Ok(Arc::new(remote.map_err(DaemonError::RemoteKms)?))
 }
 
-/// In production the owner makes access keys over the unix socket, and nothing writes them down.
-fn first_access_key(
+/// What an account has from its beginning: the role of the disk service, and in development an
+/// access key of the owner. In production the owner makes access keys over the unix socket, and
+/// nothing writes them down.
+fn first_start(
     config: &Config,
     (ram, trail): (&Ram, &Trail),
-    caller: &Caller,
+    (is_new, caller): (bool, &Caller),
 ) -> Result<Option<PathBuf>, DaemonError> {
+    if is_new {
+        // As if the owner had consented in the console: the role may be deleted and made again.
+        ram.grant_ecs_role()?;
+    }
     match config.mode {
         Mode::Development => {
             access_key::write_first((ram, trail, &config.region), caller, &config.data_dir)
@@ -307,7 +309,7 @@ async fn serve_control_plane(
     let mut faces = faces.serve(&api, &stopped);
     let mut timers = tokio::task::JoinSet::new();
     timers.spawn(fold_metrics(house.metrics.clone()));
-    timers.spawn(destroy_due_keys(Arc::clone(&house.kms)));
+    timers.spawn(run_due(Arc::clone(&house.kms)));
     timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
     announce(ready);
     while signals.wait().await == Wish::Reload {
@@ -342,17 +344,19 @@ async fn sign_checkpoints(trail: Arc<Trail>) {
     }
 }
 
-/// Destroys keys whose deletion date has come.
-async fn destroy_due_keys(kms: Arc<Kms>) {
+/// Does what the dates of keys ask for.
+async fn run_due(kms: Arc<Kms>) {
     let mut ticks = tokio::time::interval(DUE_KEYS_INTERVAL);
     loop {
         ticks.tick().await;
         let kms = Arc::clone(&kms);
-        match tokio::task::spawn_blocking(move || kms.delete_due_keys()).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(keys)) => tracing::info!(keys, "destroyed keys whose deletion date had come"),
-            Ok(Err(error)) => tracing::error!(%error, "keys due for deletion not destroyed"),
-            Err(error) => tracing::error!(%error, "destroying due keys ended abnormally"),
+        match tokio::task::spawn_blocking(move || kms.run_due()).await {
+            Ok(Ok(Swept { deleted: 0, expired: 0, rotated: 0, .. })) => {}
+            Ok(Ok(Swept { deleted, expired, rotated, .. })) => {
+                tracing::info!(deleted, expired, rotated, "did what keys were due for");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "keys are due, and nothing was done"),
+            Err(error) => tracing::error!(%error, "looking after due keys ended abnormally"),
         }
     }
 }

@@ -29,6 +29,14 @@ fn key(id: &str) -> (KeyRecord, KeyVersionRecord) {
         created: NOW,
         deletes: None,
         primary_version: version.clone(),
+        usage: "ENCRYPT/DECRYPT".into(),
+        instance: None,
+        rotation: None,
+        rotated: NOW,
+        deletion_protected: false,
+        deletion_protected_why: String::new(),
+        has_material: true,
+        material_expires: None,
     };
     (key, self::version(id, &version))
 }
@@ -38,7 +46,9 @@ fn version(key_id: &str, version_id: &str) -> KeyVersionRecord {
         version_id: version_id.into(),
         key_id: key_id.into(),
         created: NOW,
+        store: "software".into(),
         wrapped_material: vec![0, 1, 255],
+        public_key: None,
     }
 }
 
@@ -125,7 +135,14 @@ fn keys_come_back_as_they_went_in(catalog: &dyn Catalog) {
     first.deletes = Some(NOW);
     first.description = "gone soon — \u{1f512}".into();
     first.primary_version = "k1-v2".into();
-    let second_version = version("k1", "k1-v2");
+    first.rotation = Some(std::time::Duration::from_secs(604_800));
+    first.rotated = NOW.plus(std::time::Duration::from_secs(1));
+    first.deletion_protected = true;
+    first.deletion_protected_why = "it is used".into();
+    first.has_material = false;
+    first.material_expires = Some(NOW);
+    let mut second_version = version("k1", "k1-v2");
+    second_version.public_key = Some(vec![4, 5]);
     must(
         catalog,
         &[Operation::InsertKeyVersion(second_version.clone()), Operation::UpdateKey(first.clone())],
@@ -133,6 +150,15 @@ fn keys_come_back_as_they_went_in(catalog: &dyn Catalog) {
     assert_eq!(catalog.key("k1").unwrap(), Some(first));
     let versions = catalog.key_versions("k1", Page::ALL).unwrap();
     assert_eq!((versions.total, &versions.items[1]), (2, &second_version));
+    second_version.wrapped_material = vec![7];
+    must(catalog, &[Operation::UpdateKeyVersion(second_version.clone())]);
+    assert_eq!(catalog.key_version("k1-v2").unwrap(), Some(second_version));
+    assert_eq!(catalog.key_policy("k1").unwrap(), None);
+    for policy in ["{}", "[]"] {
+        let (key_id, policy) = ("k1".to_owned(), policy.to_owned());
+        must(catalog, &[Operation::PutKeyPolicy { key_id, policy: policy.clone() }]);
+        assert_eq!(catalog.key_policy("k1").unwrap(), Some(policy));
+    }
     must(catalog, &[Operation::InsertAlias(alias("alias/a", "k1"))]);
     assert_eq!(catalog.alias("alias/a").unwrap(), Some(alias("alias/a", "k1")));
     assert_eq!(catalog.key("k2").unwrap(), None);

@@ -100,6 +100,7 @@ fn one_disk(action: &str, form: &str) -> (u16, Value) {
         "ListKeys" => json!({"Keys": {"Key": [{"KeyId": "k-1", "KeyArn": "a"}]}}),
         "DescribeKey" => json!({"KeyMetadata": {
             "KeyId": "k-1", "KeyState": "Enabled", "Creator": "Ecs", "Description": "",
+            "KeySpec": "Aliyun_AES_256",
             "CreationDate": "2999-01-05T03:04:05Z",
         }}),
         "CreateDisk" => {
@@ -232,8 +233,8 @@ fn disks_are_listed_in_columns() {
     let keys = stdout(&sealdisk(dir.path(), &["key", "list"]));
     assert_eq!(
         keys,
-        "KEY ID  STATE    CREATOR  DESCRIPTION  CREATED\n\
-         k-1     Enabled  Ecs      -            2999-01-05T03:04:05Z\n"
+        "KEY ID  STATE    SPEC            CREATOR  DESCRIPTION  CREATED\n\
+         k-1     Enabled  Aliyun_AES_256  Ecs      -            2999-01-05T03:04:05Z\n"
     );
 }
 

@@ -15,6 +15,7 @@ use sealdisk::catalog::{
     Catalog, CatalogError, KeyRecord, KeyState, KeyVersionRecord, Operation, Page,
 };
 use sealdisk::clock::{Clock, ManualClock, SeededEntropy, Timestamp};
+use sealdisk::crypto::aead;
 use sealdisk::kms::context::Context;
 use sealdisk::kms::{
     Account, Action, CreateKey, DISK_CONSENT_TAG, ECS_KEY_ALIAS, KeyFilter, Kms, KmsError,
@@ -263,7 +264,7 @@ fn what_cannot_be_made_is_refused_by_its_parameter() {
     let make = |wanted: CreateKey| house.kms.create_key(&root(), &wanted);
     let base = CreateKey::default;
     let error = refused(
-        make(CreateKey { spec: Some("RSA_2048".into()), ..base() }),
+        make(CreateKey { spec: Some("RSA_1024".into()), ..base() }),
         "InvalidParameter",
         400,
     );
@@ -274,11 +275,17 @@ fn what_cannot_be_made_is_refused_by_its_parameter() {
         400,
     );
     refused(make(CreateKey { origin: Some("external".into()), ..base() }), "InvalidParameter", 400);
-    refused(
-        make(CreateKey { origin: Some("EXTERNAL".into()), ..base() }),
-        "Unsupported.Origin",
-        400,
-    );
+    for spec in ["Aliyun_AES_192", "Aliyun_AES_128", "Aliyun_SM4", "EC_SM2"] {
+        let hardware = CreateKey { spec: Some(spec.into()), ..base() };
+        refused(make(hardware), "Unsupported.ProtectionLevel", 400);
+    }
+    let external = CreateKey { origin: Some("EXTERNAL".into()), ..base() };
+    let pair = CreateKey { spec: Some("EC_P256".into()), ..external.clone() };
+    refused(make(pair), "Unsupported.Origin", 400);
+    let inside = CreateKey { instance: Some(house.kms.instance_id()), ..external };
+    refused(make(inside), "Unsupported.Origin", 400);
+    let elsewhere = CreateKey { instance: Some("kst-other".into()), ..base() };
+    refused(make(elsewhere), "Forbidden.DKMSInstanceNotFound", 404);
     refused(
         make(CreateKey { protection: Some("HSM".into()), ..base() }),
         "Unsupported.ProtectionLevel",
@@ -337,7 +344,7 @@ fn after_its_date_a_key_is_gone() {
     kms.create_alias(&root(), "alias/a", &id).unwrap();
     kms.schedule_key_deletion(&root(), &id, 7).unwrap();
     house.clock.advance(DAY * 7 - Duration::from_secs(1));
-    assert_eq!(kms.delete_due_keys().unwrap(), 0);
+    assert_eq!(kms.run_due().unwrap().deleted, 0);
     refused(kms.decrypt(&root(), &blob, &none()), "Rejected.PendingDeletion", 409);
     house.clock.advance(Duration::from_secs(1));
     for _ in 0..2 {
@@ -345,7 +352,7 @@ fn after_its_date_a_key_is_gone() {
         refused(kms.cancel_key_deletion(&root(), &id), "Forbidden.KeyNotFound", 404);
         refused(kms.decrypt(&root(), &blob, &none()), "Forbidden.KeyNotFound", 404);
         assert_eq!(kms.list_keys(&root(), &[], Paging::default()).unwrap().total, 0);
-        kms.delete_due_keys().unwrap();
+        kms.run_due().unwrap();
     }
     assert_eq!(house.catalog.key(&id).unwrap(), None);
     assert!(house.catalog.alias("alias/a").unwrap().is_none());
@@ -369,13 +376,23 @@ fn published(action: Action) -> &'static str {
         | GenerateAndExportDataKey
         | ReEncrypt
         | CreateKeyVersion
-        | UpdateRotationPolicy => "+===",
+        | UpdateRotationPolicy
+        | AsymmetricSign
+        | AsymmetricVerify
+        | AsymmetricEncrypt
+        | AsymmetricDecrypt => "+===",
         EnableKey | DisableKey => "++--",
         ScheduleKeyDeletion => "++-+",
         CancelKeyDeletion => "--+-",
         CreateAlias => "++-+",
-        UpdateAlias | UpdateKeyDescription | TagResource | UntagResource | TagResources
-        | UntagResources => "++=+",
+        UpdateAlias
+        | UpdateKeyDescription
+        | TagResource
+        | UntagResource
+        | TagResources
+        | UntagResources
+        | SetDeletionProtection
+        | SetKeyPolicy => "++=+",
         ImportKeyMaterial => "++-+",
         CreateKey
         | CreateServiceKey
@@ -390,7 +407,14 @@ fn published(action: Action) -> &'static str {
         | ListResourceTags
         | ListTagResources
         | GetParametersForImport
-        | DeleteKeyMaterial => "++++",
+        | DeleteKeyMaterial
+        | ExpireKeyMaterial
+        | RotateKey
+        | GetKeyPolicy
+        | GetPublicKey
+        | DescribeAccountKmsStatus
+        | OpenKmsService
+        | ListKmsInstances => "++++",
     }
 }
 
@@ -436,6 +460,19 @@ fn every_operation_in_every_state() {
         GetParametersForImport,
         ImportKeyMaterial,
         DeleteKeyMaterial,
+        ExpireKeyMaterial,
+        RotateKey,
+        SetDeletionProtection,
+        GetKeyPolicy,
+        SetKeyPolicy,
+        AsymmetricSign,
+        AsymmetricVerify,
+        AsymmetricEncrypt,
+        AsymmetricDecrypt,
+        GetPublicKey,
+        DescribeAccountKmsStatus,
+        OpenKmsService,
+        ListKmsInstances,
     ];
     for action in all {
         for (state, mark) in STATES.into_iter().zip(published(action).chars()) {
@@ -738,7 +775,9 @@ fn what_format_1_stored_is_still_opened() {
         version_id: key.primary_version.clone(),
         key_id: key.key_id.clone(),
         created: key.created,
+        store: "software".into(),
         wrapped_material: include_bytes!("data/material-v1.bin").to_vec(),
+        public_key: None,
     };
     house.catalog.apply(&[Operation::InsertKey(key, version)], &mut || Ok(())).unwrap();
     let bound = context(&[("disk", "d-1"), ("account", ACCOUNT)]);
@@ -1034,12 +1073,14 @@ proptest! {
     ) {
         let key = Secret::zeroed(32);
         let id = Uuid::from_u128(1).to_string();
-        let made = blob::seal(&key, &id, [0; 12], &none(), &plain).unwrap();
-        let opened = blob::parse(&made).unwrap().open(&key, &none()).unwrap();
+        let encrypt = |data: &[u8]| Ok(aead::seal(&key, [0; 12], data, &plain));
+        let open = |iv, data: &[u8], sealed: &[u8]| Ok(aead::open(&key, iv, data, sealed).ok());
+        let made = blob::seal(&id, [0; 12], &none(), encrypt).unwrap();
+        let opened = blob::parse(&made).unwrap().open(&none(), open).unwrap();
         prop_assert_eq!(opened.expose(), &plain[..]);
         let mut changed = made;
         *at.get_mut(&mut changed) ^= flip;
-        let opened = blob::parse(&changed).map(|blob| blob.open(&key, &none()));
+        let opened = blob::parse(&changed).map(|blob| blob.open(&none(), open));
         prop_assert!(opened.is_none_or(|opened| opened.is_err()));
     }
 }

@@ -3,66 +3,32 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::api;
-use support::daemon::Daemon;
+use support::kms::{Kms, text};
 
-struct Kms {
-    daemon: Daemon,
-    _folder: tempfile::TempDir,
-}
-
-impl Kms {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self { daemon: Daemon::start(&folder.path().join("data")), _folder: folder }
-    }
-
-    fn ask(&self, action: &str, parameters: &[(&str, &str)]) -> (u16, Value) {
-        api::call(&self.daemon.api_socket(), api::KMS, action, parameters)
-    }
-
-    fn ok(&self, action: &str, parameters: &[(&str, &str)]) -> Value {
-        let (status, answer) = self.ask(action, parameters);
-        assert_eq!(status, 200, "{action} {parameters:?}: {answer}");
-        answer
-    }
-
-    fn refused(&self, action: &str, parameters: &[(&str, &str)], expected: (u16, &str)) {
-        let (status, answer) = self.ask(action, parameters);
-        let found = (status, answer["Code"].as_str().unwrap_or_default());
-        assert_eq!(found, expected, "{action} {parameters:?}: {answer}");
-    }
-
-    fn key(&self) -> String {
-        self.ok("CreateKey", &[])["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned()
-    }
-
-    /// The tags of a key as `name=value`.
-    fn tags(&self, key_id: &str) -> Vec<String> {
-        let answer = self.ok("ListResourceTags", &[("KeyId", key_id)]);
-        let text = |tag: &Value, name: &str| tag[name].as_str().unwrap().to_owned();
-        let tags = answer["Tags"]["Tag"].as_array().unwrap();
-        assert!(tags.iter().all(|tag| tag["KeyId"] == key_id), "{answer}");
-        tags.iter().map(|tag| text(tag, "TagKey") + "=" + &text(tag, "TagValue")).collect()
-    }
+/// The tags of a key as `name=value`.
+fn tags(kms: &Kms, key_id: &str) -> Vec<String> {
+    let answer = kms.ok("ListResourceTags", &[("KeyId", key_id)]);
+    let tags = answer["Tags"]["Tag"].as_array().unwrap();
+    assert!(tags.iter().all(|tag| tag["KeyId"] == key_id), "{answer}");
+    tags.iter().map(|tag| text(tag, "TagKey") + "=" + &text(tag, "TagValue")).collect()
 }
 
 #[test]
 fn one_key_is_tagged_and_untagged() {
     let kms = Kms::start();
-    let key = kms.key();
+    let key = kms.key(&[]);
     let id = ("KeyId", key.as_str());
     let set = |text| kms.ok("TagResource", &[id, ("Tags", text)]);
     set(
         r#"[{"TagKey":"team","TagValue":"db"},{"TagKey":"acs:ecs:disk-encryption","TagValue":"true"}]"#,
     );
     set(r#"[{"TagKey":"team","TagValue":"web"}]"#);
-    assert_eq!(kms.tags(&key), ["acs:ecs:disk-encryption=true", "team=web"]);
+    assert_eq!(tags(&kms, &key), ["acs:ecs:disk-encryption=true", "team=web"]);
     let event = kms.daemon.events("TagResource").remove(0);
     assert!(event["requestParameters"]["Tags"].as_str().unwrap().contains("web"), "{event}");
 
     kms.ok("UntagResource", &[id, ("TagKeys", r#"["team","absent"]"#)]);
-    assert_eq!(kms.tags(&key), ["acs:ecs:disk-encryption=true"]);
+    assert_eq!(tags(&kms, &key), ["acs:ecs:disk-encryption=true"]);
 
     let invalid = (400, "InvalidParameter");
     for bad in ["x", "{}", r#"[{"TagKey":"acs:x"}]"#, r#"[{"TagKey":"aliyun"}]"#, "[]"] {
@@ -88,7 +54,7 @@ fn one_key_is_tagged_and_untagged() {
 #[test]
 fn many_keys_are_tagged_and_listed() {
     let kms = Kms::start();
-    let (first, second) = (kms.key(), kms.key());
+    let (first, second) = (kms.key(&[]), kms.key(&[]));
     let both = [
         ("RegionId", "cn-hangzhou"),
         ("ResourceType", "key"),
@@ -100,7 +66,7 @@ fn many_keys_are_tagged_and_listed() {
     kms.ok("TagResources", &with(&pair));
     kms.ok("TagResource", &[("KeyId", &second), ("Tags", r#"[{"TagKey":"a","TagValue":"2"}]"#)]);
     assert_eq!(
-        (kms.tags(&first), kms.tags(&second)),
+        (tags(&kms, &first), tags(&kms, &second)),
         (vec!["a=1".to_owned(), "b=".to_owned()], vec!["a=2".to_owned(), "b=".to_owned()],)
     );
 
@@ -122,11 +88,11 @@ fn many_keys_are_tagged_and_listed() {
     let deletion = [("KeyId", second.as_str()), ("PendingWindowInDays", "7")];
     kms.ok("ScheduleKeyDeletion", &deletion);
     kms.refused("TagResources", &with(&[("Tag.1.Key", "c")]), (409, "Rejected.PendingDeletion"));
-    assert_eq!(kms.tags(&first), ["a=1", "b="]);
+    assert_eq!(tags(&kms, &first), ["a=1", "b="]);
     kms.ok("CancelKeyDeletion", &deletion[..1]);
 
     kms.ok("UntagResources", &with(&[("TagKey.1", "a")]));
-    assert_eq!((kms.tags(&first), kms.tags(&second)), (vec!["b=".into()], vec!["b=".into()]));
+    assert_eq!((tags(&kms, &first), tags(&kms, &second)), (vec!["b=".into()], vec!["b=".into()]));
     kms.ok("UntagResources", &with(&[("All", "true")]));
     assert_eq!(listed(&[]).len(), 0);
 
@@ -144,7 +110,7 @@ fn a_long_list_of_tags_comes_in_pages() {
     let entry = |i: usize| json!({"TagKey": format!("t{i:02}"), "TagValue": "v"});
     let tags = Value::Array((0..20).map(entry).collect()).to_string();
     for _ in 0..6 {
-        kms.ok("TagResource", &[("KeyId", &kms.key()), ("Tags", &tags)]);
+        kms.ok("TagResource", &[("KeyId", &kms.key(&[])), ("Tags", &tags)]);
     }
     let mut token = String::new();
     let mut seen = std::collections::BTreeSet::new();

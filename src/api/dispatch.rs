@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::rpc::{Call, Parameters, Product};
 use super::{Api, actiontrail, ecs, kms, own, ram};
-use crate::ram::{Caller, Conditions};
+use crate::ram::{Caller, Conditions, Denial};
 
 /// One action: parses its parameters, calls the domain, words the answer. Blocking.
 pub(super) type Handler = fn(&Api, &Caller, &Parameters) -> Result<Answer, ApiError>;
@@ -38,14 +38,13 @@ pub(super) fn authorise(
     let action = format!("{service}:{action}");
     let conditions = Conditions::of(caller);
     let decision = api.ram.decide(&caller.principal, &action, &resource, &conditions)?;
-    if decision.is_allowed() {
-        return Ok(());
-    }
-    Err(match service {
+    let Some(denial) = Denial::of(&caller.principal, &action, decision) else { return Ok(()) };
+    let refusal = match service {
         "ram" => ApiError::new(403, "NoPermission", "You are not authorized to do this action."),
         _ => {
             let message = "This operation is forbidden by permission system.";
             ApiError::new(403, "Forbidden.NoPermission", message)
         }
-    })
+    };
+    Err(ApiError { denial: Some(Box::new(denial)), ..refusal })
 }

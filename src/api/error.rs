@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::rpc::Product;
 use crate::disk::ControlError;
 use crate::kms::KmsError;
-use crate::ram::RamError;
+use crate::ram::{Denial, RamError};
 use crate::trail::TrailError;
 
 /// A refusal in the form the cloud publishes: HTTP status, code, message.
@@ -22,6 +22,8 @@ pub struct ApiError {
     pub message: String,
     /// What to do about it, where that is not plain.
     pub recommend: Option<Cow<'static, str>>,
+    /// Which permission was missing, where that is told.
+    pub denial: Option<Box<Denial>>,
     /// The trail has it already: the operation that refused put it there.
     pub(super) is_recorded: bool,
 }
@@ -33,6 +35,7 @@ impl ApiError {
             code: code.into(),
             message: message.into(),
             recommend: None,
+            denial: None,
             is_recorded: false,
         }
     }
@@ -76,6 +79,16 @@ impl ApiError {
             "Code": self.code,
             "Message": self.message,
         });
+        if let Some(denial) = &self.denial {
+            body["AccessDeniedDetail"] = json!({
+                "AuthAction": denial.action,
+                "AuthPrincipalDisplayName": denial.principal,
+                "AuthPrincipalOwnerId": denial.owner,
+                "AuthPrincipalType": denial.principal_type,
+                "NoPermissionType": denial.no_permission_type,
+                "PolicyType": "AccountLevelIdentityBasedPolicy",
+            });
+        }
         if let Some(recommend) = &self.recommend {
             body["Recommend"] = json!(recommend);
         }
@@ -97,13 +110,13 @@ impl From<RamError> for ApiError {
 
 impl From<ControlError> for ApiError {
     fn from(error: ControlError) -> Self {
-        Self {
-            status: error.status(),
-            code: error.code().to_owned().into(),
-            message: error.message(),
-            recommend: None,
-            is_recorded: true,
-        }
+        let (status, code) = (error.status(), error.code().to_owned().into());
+        let message = error.message();
+        let denial = match error {
+            ControlError::Denied { denial, .. } => Some(denial),
+            _ => None,
+        };
+        Self { status, code, message, recommend: None, denial, is_recorded: true }
     }
 }
 

@@ -1,21 +1,16 @@
-//! KMS 2016-01-20.
+//! KMS 2016-01-20: keys, their versions, aliases.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::Api;
 use super::answer::Answer;
 use super::dispatch::Handler;
 use super::error::ApiError;
-use super::kms_tags;
 use super::rpc::{Paging, Parameters};
+use super::{Api, kms_account, kms_import, kms_tags, kms_use};
 use crate::catalog::{AliasRecord, KeyRecord, KeyVersionRecord, Listed};
-use crate::kms::{CreateKey, DELETION_WINDOW_DAYS, ENCRYPT_BYTES_MAX, KeyFilter, data_key_bytes};
+use crate::clock::Timestamp;
+use crate::kms::{CreateKey, DELETION_WINDOW_DAYS, KeyFilter, Rotation};
 use crate::ram::Caller;
-
-/// Longest ciphertext blob Decrypt looks at, in bytes: the longest plaintext and its envelope.
-const BLOB_BYTES_MAX: usize = 16 << 10;
 
 type Answered = Result<Answer, ApiError>;
 
@@ -36,18 +31,20 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "ListAliasesByKeyId" => list_aliases_by_key_id,
         "ListKeyVersions" => list_key_versions,
         "DescribeKeyVersion" => describe_key_version,
-        "Encrypt" => encrypt,
-        "Decrypt" => decrypt,
-        "GenerateDataKey" => generate_data_key,
-        "GenerateDataKeyWithoutPlaintext" => generate_data_key_without_plaintext,
-        _ => return kms_tags::handler(action),
+        "CreateKeyVersion" => create_key_version,
+        "UpdateRotationPolicy" => update_rotation_policy,
+        "SetDeletionProtection" => set_deletion_protection,
+        _ => {
+            return kms_use::handler(action)
+                .or_else(|| kms_import::handler(action))
+                .or_else(|| kms_tags::handler(action))
+                .or_else(|| kms_account::handler(action));
+        }
     })
 }
 
 fn create_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    parameters.refuse(&["DKMSInstanceId", "KeyStorageMechanism", "RotationInterval"])?;
-    parameters.refuse(&["Tags", "Policy"])?;
-    parameters.refuse_true(&["EnableAutomaticRotation"])?;
+    parameters.refuse(&["KeyStorageMechanism"])?;
     let owned = |name| parameters.filled(name).map(str::to_owned);
     let request = CreateKey {
         description: parameters.text("Description").unwrap_or_default().to_owned(),
@@ -55,6 +52,11 @@ fn create_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
         usage: owned("KeyUsage"),
         origin: owned("Origin"),
         protection: owned("ProtectionLevel"),
+        instance: owned("DKMSInstanceId"),
+        rotates: parameters.boolean("EnableAutomaticRotation")?.unwrap_or_default(),
+        rotation_interval: owned("RotationInterval"),
+        tags: kms_tags::tags_in_json(parameters)?,
+        policy: owned("Policy"),
     };
     let key = api.kms.create_key(caller, &request)?;
     Ok(Answer::new().with("KeyMetadata", metadata(api, &key)))
@@ -63,8 +65,9 @@ fn create_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
 fn describe_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let key = api.kms.describe_key(caller, parameters.required("KeyId")?)?;
     let mut metadata = metadata(api, &key);
-    metadata["DeletionProtection"] = "Disabled".into();
-    metadata["DeletionProtectionDescription"] = "".into();
+    let protection = if key.deletion_protected { "Enabled" } else { "Disabled" };
+    metadata["DeletionProtection"] = protection.into();
+    metadata["DeletionProtectionDescription"] = key.deletion_protected_why.into();
     Ok(Answer::new().with("KeyMetadata", metadata))
 }
 
@@ -97,6 +100,19 @@ fn schedule_key_deletion(api: &Api, caller: &Caller, parameters: &Parameters) ->
 
 fn cancel_key_deletion(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     api.kms.cancel_key_deletion(caller, parameters.required("KeyId")?)?;
+    Ok(Answer::new())
+}
+
+fn set_deletion_protection(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    const SWITCH: &str = "EnableDeletionProtection";
+    let key = match parameters.filled("ProtectedResourceArn") {
+        Some(arn) => arn,
+        None => parameters.required("KeyId")?,
+    };
+    parameters.required(SWITCH)?;
+    let is_on = parameters.boolean(SWITCH)?.unwrap_or_default();
+    let why = parameters.text("DeletionProtectionDescription");
+    api.kms.set_deletion_protection(caller, key, is_on, why)?;
     Ok(Answer::new())
 }
 
@@ -142,6 +158,21 @@ fn list_aliases_by_key_id(api: &Api, caller: &Caller, parameters: &Parameters) -
     Ok(Answer::new().with_page("Aliases", "Alias", page))
 }
 
+fn create_key_version(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let version = api.kms.create_key_version(caller, parameters.required("KeyId")?)?;
+    Ok(Answer::new().with("KeyVersion", version_item(&version)))
+}
+
+fn update_rotation_policy(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    const SWITCH: &str = "EnableAutomaticRotation";
+    let key_id = parameters.required("KeyId")?;
+    parameters.required(SWITCH)?;
+    let is_on = parameters.boolean(SWITCH)?.unwrap_or_default();
+    let interval = parameters.filled("RotationInterval");
+    api.kms.update_rotation_policy(caller, key_id, is_on, interval)?;
+    Ok(Answer::new())
+}
+
 fn list_key_versions(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let (key_id, paging) = (parameters.required("KeyId")?, parameters.paging()?);
     let listed = api.kms.list_key_versions(caller, key_id, paging.for_kms())?;
@@ -153,63 +184,6 @@ fn describe_key_version(api: &Api, caller: &Caller, parameters: &Parameters) -> 
     let (key_id, version) = (parameters.required("KeyId")?, parameters.required("KeyVersionId")?);
     let version = api.kms.describe_key_version(caller, key_id, version)?;
     Ok(Answer::new().with("KeyVersion", version_item(&version)))
-}
-
-fn encrypt(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    parameters.refuse_true(&["DryRun"])?;
-    let key_id = parameters.required("KeyId")?;
-    let plaintext = parameters.base64("Plaintext", ENCRYPT_BYTES_MAX)?;
-    let context = parameters.encryption_context()?;
-    let sealed = api.kms.encrypt(caller, key_id, plaintext.expose(), &context)?;
-    Ok(Answer::new()
-        .with("CiphertextBlob", STANDARD.encode(&sealed.blob))
-        .with("KeyId", sealed.key_id)
-        .with("KeyVersionId", sealed.key_version))
-}
-
-fn decrypt(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    parameters.refuse_true(&["DryRun"])?;
-    parameters.refuse(&["Recipient"])?;
-    let blob = parameters.base64("CiphertextBlob", BLOB_BYTES_MAX)?;
-    let context = parameters.encryption_context()?;
-    let opened = api.kms.decrypt(caller, blob.expose(), &context)?;
-    Ok(Answer::new()
-        .with("KeyId", opened.key_id)
-        .with("KeyVersionId", opened.key_version)
-        .with_secret("Plaintext", opened.plaintext))
-}
-
-fn generate_data_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    let (key_id, bytes) = data_key_request(parameters)?;
-    let context = parameters.encryption_context()?;
-    let made = api.kms.generate_data_key(caller, key_id, bytes, &context)?;
-    Ok(Answer::new()
-        .with("CiphertextBlob", STANDARD.encode(&made.blob))
-        .with("KeyId", made.key_id)
-        .with("KeyVersionId", made.key_version)
-        .with_secret("Plaintext", made.plaintext))
-}
-
-fn generate_data_key_without_plaintext(
-    api: &Api,
-    caller: &Caller,
-    parameters: &Parameters,
-) -> Answered {
-    let (key_id, bytes) = data_key_request(parameters)?;
-    let context = parameters.encryption_context()?;
-    let made = api.kms.generate_data_key_without_plaintext(caller, key_id, bytes, &context)?;
-    Ok(Answer::new()
-        .with("CiphertextBlob", STANDARD.encode(&made.blob))
-        .with("KeyId", made.key_id)
-        .with("KeyVersionId", made.key_version))
-}
-
-/// The key and how many bytes.
-fn data_key_request(parameters: &Parameters) -> Result<(&str, usize), ApiError> {
-    parameters.refuse_true(&["DryRun"])?;
-    parameters.refuse(&["Recipient"])?;
-    let bytes = data_key_bytes(parameters.filled("KeySpec"), parameters.filled("NumberOfBytes"))?;
-    Ok((parameters.required("KeyId")?, bytes))
 }
 
 /// `Filters`: a JSON array of `{"Key":…,"Values":[…]}`. Which keys there are, KMS knows.
@@ -224,7 +198,7 @@ fn filters(parameters: &Parameters) -> Result<Vec<KeyFilter>, ApiError> {
     Ok(entries.into_iter().map(|Entry { key, values }| KeyFilter { key, values }).collect())
 }
 
-fn page_of<T>(
+pub(super) fn page_of<T>(
     paging: Paging,
     listed: &Listed<T>,
     item: impl Fn(&T) -> Value,
@@ -233,24 +207,34 @@ fn page_of<T>(
 }
 
 fn metadata(api: &Api, key: &KeyRecord) -> Value {
-    json!({
+    let date = |at: Option<Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
+    let rotation = Rotation::of(key);
+    let mut metadata = json!({
         "Arn": key_arn(api, &key.key_id),
-        "AutomaticRotation": "Disabled",
+        "AutomaticRotation": rotation.as_str(),
         "CreationDate": key.created.to_string(),
         "Creator": key.creator,
         // Empty, not absent, where there is none: clients rely on it.
-        "DeleteDate": key.deletes.map(|at| at.to_string()).unwrap_or_default(),
+        "DeleteDate": date(key.deletes),
         "Description": key.description,
         "KeyId": key.key_id,
         "KeySpec": key.spec,
         "KeyState": key.state.as_str(),
-        "KeyUsage": "ENCRYPT/DECRYPT",
-        "LastRotationDate": key.created.to_string(),
-        "MaterialExpireTime": "",
+        "KeyUsage": key.usage,
+        "LastRotationDate": key.rotated.to_string(),
+        "MaterialExpireTime": date(key.material_expires.filter(|_| key.has_material)),
         "Origin": key.origin,
         "PrimaryKeyVersion": key.primary_version,
         "ProtectionLevel": key.protection,
-    })
+    });
+    if let Some(instance) = &key.instance {
+        metadata["DKMSInstanceId"] = instance.as_str().into();
+    }
+    if let (Some(span), Some(next)) = (key.rotation, rotation.next()) {
+        metadata["RotationInterval"] = format!("{}s", span.as_secs()).into();
+        metadata["NextRotationDate"] = next.to_string().into();
+    }
+    metadata
 }
 
 fn alias_item(api: &Api, alias: &AliasRecord) -> Value {

@@ -13,7 +13,7 @@ use super::ram_policies;
 use super::rpc::Parameters;
 use crate::catalog::ram::{AccessKeyRecord, RoleRecord, UserRecord};
 use crate::ram::{
-    Caller, CreateRole, CreateUser, Gated, Part, Principal, SESSION_SECONDS,
+    Caller, CreateRole, CreateUser, Gated, Part, Principal, RamError, SESSION_SECONDS,
     SESSION_SECONDS_DEFAULT, ServiceActsAs,
 };
 use crate::trail::{Actor, Event, ResourceType, Service};
@@ -65,7 +65,9 @@ impl<'a> Deed<'a> {
             user_agent: caller.user_agent.clone(),
             user_identity: caller.user_identity(&api.account_id, &ServiceActsAs::Itself),
         };
-        Ok(Self { api, event: Event::new(Service::Ram, action, actor) })
+        let event = Event::new(Service::Ram, action, actor);
+        let is_read = action.starts_with("Get") || action.starts_with("List");
+        Ok(Self { api, event: if is_read { event.read_only() } else { event } })
     }
 
     /// It is about this thing, which the parameter `name` names.
@@ -92,9 +94,23 @@ impl<'a> Deed<'a> {
         Ok(self.api.trail.record(&self.event.clone().response(name, id))?)
     }
 
-    /// Records that somebody looked; to be called before the answer.
-    pub(super) fn looked(&self) -> Result<(), ApiError> {
-        Ok(self.api.trail.record(&self.event.clone().read_only())?)
+    /// Records that somebody looked, if there was something to see; to be called before the answer.
+    pub(super) fn looked<T>(&self, outcome: Result<T, RamError>) -> Result<T, ApiError> {
+        let seen = self.done(outcome)?;
+        self.api.trail.record(&self.event)?;
+        Ok(seen)
+    }
+
+    /// Records a refusal. What was done has been recorded when it was.
+    pub(super) fn done<T>(&self, outcome: Result<T, RamError>) -> Result<T, ApiError> {
+        outcome.map_err(|error| {
+            let refusal = ApiError::from(error);
+            let event = self.event.clone().error(&refusal.code, &refusal.message);
+            match self.api.trail.record(&event) {
+                Ok(()) => ApiError { is_recorded: true, ..refusal },
+                Err(failure) => failure.into(),
+            }
+        })
     }
 }
 
@@ -113,14 +129,13 @@ fn create_user(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered 
         mobile_phone: owned("MobilePhone"),
     };
     let gate = &mut |user: &UserRecord| deed.record_with("UserId", &user.user_id);
-    let user = api.ram.create_user(request, gate)?;
+    let user = deed.done(api.ram.create_user(request, gate))?;
     Ok(Answer::new().with("User", user_item(&user)))
 }
 
 fn get_user(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let (user_name, deed) = on_user(api, caller, "GetUser", parameters)?;
-    let user = api.ram.user(user_name)?;
-    deed.looked()?;
+    let user = deed.looked(api.ram.user(user_name))?;
     let mut item = user_item(&user);
     item["LastLoginDate"] = "".into();
     Ok(Answer::new().with("User", item))
@@ -128,15 +143,14 @@ fn get_user(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
 
 fn delete_user(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let (user_name, deed) = on_user(api, caller, "DeleteUser", parameters)?;
-    api.ram.delete_user(user_name, &mut || deed.record())?;
+    deed.done(api.ram.delete_user(user_name, &mut || deed.record()))?;
     Ok(Answer::new())
 }
 
 fn list_users(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let deed = Deed::begin(api, caller, "ListUsers", "user/*")?;
     let (after, limit) = part_asked(parameters)?;
-    let part = api.ram.users(after, limit)?;
-    deed.looked()?;
+    let part = deed.looked(api.ram.users(after, limit))?;
     Ok(with_part(Answer::new(), ("Users", "User"), &part, user_item))
 }
 
@@ -181,7 +195,7 @@ fn create_access_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Ans
     let gate = &mut |made: &crate::ram::NewAccessKey| {
         deed.record_with("AccessKeyId", &made.record.access_key_id)
     };
-    let made = api.ram.create_access_key(user_name.as_deref(), gate)?;
+    let made = deed.done(api.ram.create_access_key(user_name.as_deref(), gate))?;
     Ok(Answer::new()
         .with("AccessKey", key_item(&made.record))
         .with_secret_text("AccessKey.AccessKeySecret", made.secret))
@@ -199,7 +213,7 @@ fn update_access_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Ans
     let deed =
         deed.about(ResourceType::AccessKey, "UserAccessKeyId", id).asked("Status", Some(status));
     let gate = &mut || deed.record();
-    api.ram.set_access_key_active(user_name.as_deref(), id, is_active, gate)?;
+    deed.done(api.ram.set_access_key_active(user_name.as_deref(), id, is_active, gate))?;
     Ok(Answer::new())
 }
 
@@ -207,14 +221,13 @@ fn delete_access_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Ans
     let (user_name, deed) = on_keys(api, caller, "DeleteAccessKey", parameters)?;
     let id = parameters.required("UserAccessKeyId")?;
     let deed = deed.about(ResourceType::AccessKey, "UserAccessKeyId", id);
-    api.ram.delete_access_key(user_name.as_deref(), id, &mut || deed.record())?;
+    deed.done(api.ram.delete_access_key(user_name.as_deref(), id, &mut || deed.record()))?;
     Ok(Answer::new())
 }
 
 fn list_access_keys(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let (user_name, deed) = on_keys(api, caller, "ListAccessKeys", parameters)?;
-    let keys = api.ram.access_keys(user_name.as_deref())?;
-    deed.looked()?;
+    let keys = deed.looked(api.ram.access_keys(user_name.as_deref()))?;
     let items: Vec<Value> = keys.iter().map(key_item).collect();
     Ok(Answer::new().with("AccessKeys", json!({"AccessKey": items})))
 }
@@ -238,28 +251,26 @@ fn create_role(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered 
             .unwrap_or(SESSION_SECONDS_DEFAULT),
     };
     let gate = &mut |role: &RoleRecord| deed.record_with("RoleId", &role.role_id);
-    let role = api.ram.create_role(request, gate)?;
+    let role = deed.done(api.ram.create_role(request, gate))?;
     Ok(Answer::new().with("Role", role_item(api, &role)))
 }
 
 fn get_role(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let (role_name, deed) = on_role(api, caller, "GetRole", parameters)?;
-    let role = api.ram.role(role_name)?;
-    deed.looked()?;
+    let role = deed.looked(api.ram.role(role_name))?;
     Ok(Answer::new().with("Role", role_item(api, &role)))
 }
 
 fn delete_role(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let (role_name, deed) = on_role(api, caller, "DeleteRole", parameters)?;
-    api.ram.delete_role(role_name, &mut || deed.record())?;
+    deed.done(api.ram.delete_role(role_name, &mut || deed.record()))?;
     Ok(Answer::new())
 }
 
 fn list_roles(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let deed = Deed::begin(api, caller, "ListRoles", "role/*")?;
     let (after, limit) = part_asked(parameters)?;
-    let part = api.ram.roles(after, limit)?;
-    deed.looked()?;
+    let part = deed.looked(api.ram.roles(after, limit))?;
     let item = |role: &RoleRecord| {
         let mut item = role_item(api, role);
         if let Value::Object(members) = &mut item {

@@ -44,7 +44,8 @@ fn create_policy(api: &Api, caller: &Caller, parameters: &Parameters) -> Answere
         .asked("PolicyDocument", Some(document))
         .asked("Description", description);
     let gate = &mut |_: &crate::catalog::ram::PolicyRecord| deed.record();
-    let made = api.ram.create_policy(name, description.unwrap_or_default(), document, gate)?;
+    let made =
+        deed.done(api.ram.create_policy(name, description.unwrap_or_default(), document, gate))?;
     let item = json!({
         "PolicyName": made.policy_name,
         "PolicyType": PolicyKind::Custom.as_str(),
@@ -60,8 +61,7 @@ fn get_policy(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let deed = Deed::begin(api, caller, "GetPolicy", &format!("policy/{name}"))?
         .about(ResourceType::Policy, "PolicyName", name)
         .asked("PolicyType", Some(kind.as_str()));
-    let policy = api.ram.policy(kind, name)?;
-    deed.looked()?;
+    let policy = deed.looked(api.ram.policy(kind, name))?;
     let mut item = policy_item(&policy);
     item["PolicyDocument"] = policy.document.as_str().into();
     let version = json!({
@@ -75,13 +75,15 @@ fn get_policy(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
 
 fn delete_policy(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let name = parameters.required("PolicyName")?;
-    parameters.refuse_true(&["CascadingDelete"])?;
+    if parameters.boolean("CascadingDelete")? == Some(true) {
+        return Err(ApiError::unsupported("CascadingDelete"));
+    }
     let deed = Deed::begin(api, caller, "DeletePolicy", &format!("policy/{name}"))?.about(
         ResourceType::Policy,
         "PolicyName",
         name,
     );
-    api.ram.delete_policy(name, &mut || deed.record())?;
+    deed.done(api.ram.delete_policy(name, &mut || deed.record()))?;
     Ok(Answer::new())
 }
 
@@ -90,8 +92,7 @@ fn list_policies(api: &Api, caller: &Caller, parameters: &Parameters) -> Answere
     let deed = Deed::begin(api, caller, "ListPolicies", "policy/*")?
         .asked("PolicyType", kind.map(PolicyKind::as_str));
     let (after, limit) = part_asked(parameters)?;
-    let part = api.ram.policies(kind, after, limit)?;
-    deed.looked()?;
+    let part = deed.looked(api.ram.policies(kind, after, limit))?;
     Ok(with_part(Answer::new(), ("Policies", "Policy"), &part, policy_item))
 }
 
@@ -108,7 +109,7 @@ fn attach_policy_to_role(api: &Api, caller: &Caller, parameters: &Parameters) ->
 fn attach(api: &Api, holder: HolderName<'_>, deed: Deed<'_>, parameters: &Parameters) -> Answered {
     let (kind, name) = policy_asked(parameters)?;
     let deed = about_policy(deed, kind, name);
-    api.ram.attach_policy(holder, kind, name, &mut || deed.record())?;
+    deed.done(api.ram.attach_policy(holder, kind, name, &mut || deed.record()))?;
     Ok(Answer::new())
 }
 
@@ -125,7 +126,7 @@ fn detach_policy_from_role(api: &Api, caller: &Caller, parameters: &Parameters) 
 fn detach(api: &Api, holder: HolderName<'_>, deed: Deed<'_>, parameters: &Parameters) -> Answered {
     let (kind, name) = policy_asked(parameters)?;
     let deed = about_policy(deed, kind, name);
-    api.ram.detach_policy(holder, kind, name, &mut || deed.record())?;
+    deed.done(api.ram.detach_policy(holder, kind, name, &mut || deed.record()))?;
     Ok(Answer::new())
 }
 
@@ -140,8 +141,7 @@ fn list_policies_for_role(api: &Api, caller: &Caller, parameters: &Parameters) -
 }
 
 fn held(api: &Api, holder: HolderName<'_>, deed: &Deed<'_>) -> Answered {
-    let held = api.ram.policies_of(holder)?;
-    deed.looked()?;
+    let held = deed.looked(api.ram.policies_of(holder))?;
     let item = |(policy, attached): &(PolicyView, Timestamp)| {
         json!({
             "PolicyName": policy.policy_name,

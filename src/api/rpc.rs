@@ -209,7 +209,12 @@ impl Parameters {
 
     /// A JSON object of strings to strings, each name once; absent is empty. KMS bounds its length.
     pub fn encryption_context(&self) -> Result<BTreeMap<String, String>, ApiError> {
-        Ok(self.json::<Context>("EncryptionContext")?.map(|context| context.0).unwrap_or_default())
+        self.context("EncryptionContext")
+    }
+
+    /// As [`Parameters::encryption_context`], under another name.
+    pub fn context(&self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
+        Ok(self.json::<Context>(name)?.map(|context| context.0).unwrap_or_default())
     }
 
     /// A value that is JSON text.
@@ -243,16 +248,6 @@ impl Parameters {
     pub(super) fn refuse(&self, names: &[&str]) -> Result<(), ApiError> {
         let found = names.iter().find(|name| self.filled(name).is_some());
         found.map_or(Ok(()), |name| Err(ApiError::unsupported(name)))
-    }
-
-    /// As [`Parameters::refuse`], for switches: saying `false` is fine.
-    pub(super) fn refuse_true(&self, names: &[&str]) -> Result<(), ApiError> {
-        for name in names {
-            if self.boolean(name)? == Some(true) {
-                return Err(ApiError::unsupported(name));
-            }
-        }
-        Ok(())
     }
 }
 

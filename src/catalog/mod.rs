@@ -24,11 +24,21 @@ pub use record::{
 pub enum Operation {
     /// A new KMS key with its first version.
     InsertKey(KeyRecord, KeyVersionRecord),
-    /// Replaces the mutable fields of a key (state, description, deletion date, primary version).
+    /// Replaces the mutable fields of a key (all but id, spec, usage, origin, protection, creator,
+    /// instance and time of birth).
     UpdateKey(KeyRecord),
     /// A further version of a key.
     InsertKeyVersion(KeyVersionRecord),
-    /// Removes a key, its versions, its aliases and its tags.
+    /// Replaces store and material of a key version.
+    UpdateKeyVersion(KeyVersionRecord),
+    /// Replaces the policy of a key.
+    PutKeyPolicy {
+        /// The key.
+        key_id: String,
+        /// JSON text.
+        policy: String,
+    },
+    /// Removes a key, its policy, its versions, its aliases and its tags.
     DeleteKey(String),
     /// A new alias.
     InsertAlias(AliasRecord),
@@ -210,6 +220,9 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
         key_id: &str,
         page: Page,
     ) -> Result<Listed<KeyVersionRecord>, CatalogError>;
+
+    /// The policy of a key, if one was ever put.
+    fn key_policy(&self, key_id: &str) -> Result<Option<String>, CatalogError>;
 
     /// The alias of this name (`alias/…`).
     fn alias(&self, name: &str) -> Result<Option<AliasRecord>, CatalogError>;

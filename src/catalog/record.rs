@@ -1,6 +1,7 @@
 //! The records of the catalog. No secret is in any of them: key material is wrapped.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::units::ByteCount;
@@ -25,8 +26,12 @@ pub struct KeyRecord {
     pub key_id: String,
     /// What the owner says of it, at most 8192 characters.
     pub description: String,
-    /// `Aliyun_AES_256`.
+    /// `Aliyun_AES_256`, `RSA_2048`, …
     pub spec: String,
+    /// `ENCRYPT/DECRYPT` or `SIGN/VERIFY`.
+    pub usage: String,
+    /// The KMS instance it was made in (`kst-…`), if in one.
+    pub instance: Option<String>,
     /// `Aliyun_KMS` or `EXTERNAL`.
     pub origin: String,
     /// `SOFTWARE` or `HSM`.
@@ -41,6 +46,18 @@ pub struct KeyRecord {
     pub deletes: Option<Timestamp>,
     /// The version that encrypts.
     pub primary_version: String,
+    /// How long a version is primary; `None`: until somebody makes another.
+    pub rotation: Option<Duration>,
+    /// When the primary version became so.
+    pub rotated: Timestamp,
+    /// Whether its deletion is refused.
+    pub deletion_protected: bool,
+    /// Why its deletion is refused, in its owner's words.
+    pub deletion_protected_why: String,
+    /// Whether there is material to use; only imported material can be absent.
+    pub has_material: bool,
+    /// When imported material expires, if it does.
+    pub material_expires: Option<Timestamp>,
 }
 
 /// One version of a KMS key's material.
@@ -52,8 +69,12 @@ pub struct KeyVersionRecord {
     pub key_id: String,
     /// When it was made.
     pub created: Timestamp,
-    /// Material under the root key (AES-256-GCM, key and version ids as associated data).
+    /// Which material store can use `wrapped_material`: `software`.
+    pub store: String,
+    /// What that store needs to use the material; for `software`, the material under the root key.
     pub wrapped_material: Vec<u8>,
+    /// The public half (X.509 SubjectPublicKeyInfo, DER) of an asymmetric key.
+    pub public_key: Option<Vec<u8>>,
 }
 
 /// A second name of a key.

@@ -150,6 +150,10 @@ impl Catalog for SqliteCatalog {
         self.read(|reader| question::key_versions(reader, key_id, page))
     }
 
+    fn key_policy(&self, key_id: &str) -> Result<Option<String>, CatalogError> {
+        self.read(|reader| question::key_policy(reader, key_id))
+    }
+
     fn alias(&self, name: &str) -> Result<Option<AliasRecord>, CatalogError> {
         self.read(|reader| question::alias(reader, name))
     }

@@ -12,7 +12,7 @@ pub(super) fn run(command: AliasCommand, client: &Client, output: &Output) -> Re
     match command {
         AliasCommand::Create(names) => point(client, output, "CreateAlias", &names),
         AliasCommand::Update(names) => point(client, output, "UpdateAlias", &names),
-        AliasCommand::List => list(client, output),
+        AliasCommand::List { key } => list(client, output, key.as_deref()),
         AliasCommand::Delete { alias } => {
             client.call(KMS, "DeleteAlias", &[("AliasName", &alias)])?;
             output.answer(&json!({"AliasName": alias}), || format!("deleted {alias}\n"))
@@ -33,8 +33,15 @@ fn point(
     output.answer(&json, || format!("{alias} names {key_id}\n"))
 }
 
-fn list(client: &Client, output: &Output) -> Result<(), Failure> {
-    let aliases = client.list_all((KMS, "ListAliases"), &[], ("Aliases", "Alias"))?;
+fn list(client: &Client, output: &Output, key: Option<&str>) -> Result<(), Failure> {
+    let names = ("Aliases", "Alias");
+    let aliases = match key {
+        None => client.list_all((KMS, "ListAliases"), &[], names)?,
+        Some(key) => {
+            let id = key::resolve(client, key)?;
+            client.list_all((KMS, "ListAliasesByKeyId"), &[("KeyId", &id)], names)?
+        }
+    };
     let mut table = Table::new(&["ALIAS", "KEY ID"]);
     for alias in &aliases {
         table.row([text(alias, "AliasName").into(), text(alias, "KeyId").into()]);

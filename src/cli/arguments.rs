@@ -7,6 +7,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::backup::BackupCommand;
 use super::endpoint::Endpoint;
+pub use super::key_arguments::{
+    AliasAndKey, AliasCommand, CreateKey, Input, KeyCommand, KeyName, Pairs, SignKey,
+};
 use super::output::Form;
 use super::ram::arguments::{PolicyCommand, RoleCommand, UserCommand};
 use super::root::RootCommand;
@@ -278,81 +281,6 @@ pub struct Performance {
     /// Bytes a second at most, reads and writes together: 200MiB, or off
     #[arg(long, value_name = "SIZE|off", value_parser = throughput_limit)]
     pub throughput_limit: Option<u64>,
-}
-
-/// Commands on keys.
-#[derive(Debug, Subcommand)]
-pub enum KeyCommand {
-    /// Create a key
-    #[command(after_help = "Example:\n  sealdisk key create --description 'the database'")]
-    Create {
-        /// What it is for
-        #[arg(long, default_value = "")]
-        description: String,
-    },
-    /// List all keys
-    #[command(after_help = "Example:\n  sealdisk key list")]
-    List,
-    /// Show one key
-    #[command(after_help = "Example:\n  sealdisk key show alias/byok")]
-    Show(KeyName),
-    /// Let a key be used again
-    #[command(after_help = "Example:\n  sealdisk key enable alias/byok")]
-    Enable(KeyName),
-    /// Refuse use of a key: its disks stay attached, but cannot be attached again
-    #[command(after_help = "Example:\n  sealdisk key disable alias/byok")]
-    Disable(KeyName),
-    /// Destroy a key after a waiting time: its disks are lost then
-    #[command(after_help = "Example:\n  sealdisk key schedule-deletion alias/byok --days 30")]
-    ScheduleDeletion {
-        /// Which.
-        #[command(flatten)]
-        key: KeyName,
-        /// Days until it is destroyed
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(7..=366))]
-        days: u32,
-    },
-    /// Keep a key that waits for its deletion
-    #[command(after_help = "Example:\n  sealdisk key cancel-deletion alias/byok")]
-    CancelDeletion(KeyName),
-}
-
-/// A key.
-#[derive(Args, Debug)]
-pub struct KeyName {
-    /// Id or alias (alias/…)
-    #[arg(value_name = "KEY")]
-    pub key: String,
-}
-
-/// Commands on aliases.
-#[derive(Debug, Subcommand)]
-pub enum AliasCommand {
-    /// Give a key a name
-    #[command(after_help = "Example:\n  sealdisk alias create alias/byok KEY-ID")]
-    Create(AliasAndKey),
-    /// List all aliases
-    #[command(after_help = "Example:\n  sealdisk alias list")]
-    List,
-    /// Point an alias to another key; disks keep the key they have
-    #[command(after_help = "Example:\n  sealdisk alias update alias/byok OTHER-KEY-ID")]
-    Update(AliasAndKey),
-    /// Remove an alias; its key stays
-    #[command(after_help = "Example:\n  sealdisk alias delete alias/byok")]
-    Delete {
-        /// alias/…
-        alias: String,
-    },
-}
-
-/// An alias and the key it shall name.
-#[derive(Args, Debug)]
-pub struct AliasAndKey {
-    /// alias/…
-    pub alias: String,
-    /// Id of the key, or another alias of it
-    #[command(flatten)]
-    pub key: KeyName,
 }
 
 /// Commands on layer files.

@@ -1,33 +1,64 @@
-//! `sealdisk key …`
+//! `sealdisk key …`: what manages keys.
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::arguments::KeyCommand;
+use super::arguments::{CreateKey, KeyCommand};
 use super::client::{Client, KMS, text, wrapped};
 use super::failure::Failure;
 use super::output::{Cell, Output, Table, human_age, render_fields};
+use super::{key_import, key_use};
 use crate::clock::{Clock, SystemClock};
 use crate::kms::DISK_CONSENT_TAG;
 
 pub(super) fn run(command: KeyCommand, client: &Client, output: &Output) -> Result<(), Failure> {
+    use KeyCommand as K;
+    let change =
+        |action, key: &str, more: &[(&str, &str)]| change(client, output, action, (key, more));
     match command {
-        KeyCommand::Create { description } => {
-            let created = client.call(KMS, "CreateKey", &[("Description", &description)])?;
-            show(&created["KeyMetadata"], output)
+        K::Create(wanted) => create(&wanted, client, output),
+        K::List { state, tag } => list(client, output, &[("KeyState", state), ("TagKey", tag)]),
+        K::Show(key) => show(&describe(client, &key.key)?, output),
+        K::Enable(key) => change("EnableKey", &key.key, &[]),
+        K::Disable(key) => change("DisableKey", &key.key, &[]),
+        K::Describe { key, description } => {
+            change("UpdateKeyDescription", &key.key, &[("Description", &description)])
         }
-        KeyCommand::List => list(client, output),
-        KeyCommand::Show(key) => show(&describe(client, &key.key)?, output),
-        KeyCommand::Enable(key) => change(client, output, "EnableKey", (&key.key, &[])),
-        KeyCommand::Disable(key) => change(client, output, "DisableKey", (&key.key, &[])),
-        KeyCommand::ScheduleDeletion { key, days } => {
+        K::Protect { key, why } => {
+            let on = ("EnableDeletionProtection", "true");
+            let why = why.as_deref().map(|why| ("DeletionProtectionDescription", why));
+            let parameters: Vec<_> = [Some(on), why].into_iter().flatten().collect();
+            change("SetDeletionProtection", &key.key, &parameters)
+        }
+        K::Unprotect(key) => {
+            change("SetDeletionProtection", &key.key, &[("EnableDeletionProtection", "false")])
+        }
+        K::ScheduleDeletion { key, days } => {
             let days = days.to_string();
-            let window = [("PendingWindowInDays", days.as_str())];
-            change(client, output, "ScheduleKeyDeletion", (&key.key, &window))?;
+            change("ScheduleKeyDeletion", &key.key, &[("PendingWindowInDays", &days)])?;
             output.note(&format!("\nsealdisk key cancel-deletion {}   keeps it", key.key))
         }
-        KeyCommand::CancelDeletion(key) => {
-            change(client, output, "CancelKeyDeletion", (&key.key, &[]))
+        K::CancelDeletion(key) => change("CancelKeyDeletion", &key.key, &[]),
+        K::Rotate { key, every, never } => rotate(client, output, &key.key, (every, never)),
+        K::Versions(key) => versions(client, output, &key.key),
+        K::Import { key, material, expires } => {
+            let id = resolve(client, &key.key)?;
+            key_import::run(&id, &material, expires, (client, output))?;
+            show(&describe(client, &id)?, output)
         }
+        K::DeleteMaterial(key) => change("DeleteKeyMaterial", &key.key, &[]),
+        K::Tag { key, tags } => {
+            let tags = tags_in_json(&tags);
+            tagged(client, output, &key.key, Some(("TagResource", ("Tags", &tags))))
+        }
+        K::Untag { key, names } => {
+            let names = json!(names).to_string();
+            tagged(client, output, &key.key, Some(("UntagResource", ("TagKeys", &names))))
+        }
+        K::Tags(key) => tagged(client, output, &key.key, None),
+        K::Policy { key, set } => policy(client, output, &key.key, set.as_deref()),
+        used => key_use::run(used, client, output),
     }
 }
 
@@ -58,9 +89,27 @@ pub(super) fn consent(client: &Client, key: &str) -> Result<(), Failure> {
     client.call(KMS, "TagResource", &[("KeyId", id), ("Tags", &tag)]).map(drop)
 }
 
-fn describe(client: &Client, key: &str) -> Result<Value, Failure> {
+pub(super) fn describe(client: &Client, key: &str) -> Result<Value, Failure> {
     let mut answer = client.call(KMS, "DescribeKey", &[("KeyId", key)])?;
     Ok(answer["KeyMetadata"].take())
+}
+
+fn create(wanted: &CreateKey, client: &Client, output: &Output) -> Result<(), Failure> {
+    let tags = tags_in_json(&wanted.tags);
+    let optional = [
+        ("KeySpec", wanted.spec.as_deref()),
+        ("KeyUsage", wanted.usage.as_deref()),
+        ("Origin", wanted.origin.as_deref()),
+        ("DKMSInstanceId", wanted.instance.as_deref()),
+        ("RotationInterval", wanted.rotate_every.as_deref()),
+        ("EnableAutomaticRotation", wanted.rotate_every.as_deref().map(|_| "true")),
+        ("Tags", (!wanted.tags.is_empty()).then_some(tags.as_str())),
+    ];
+    let given = optional.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let parameters: Vec<(&str, &str)> =
+        std::iter::once(("Description", wanted.description.as_str())).chain(given).collect();
+    let created = client.call(KMS, "CreateKey", &parameters)?;
+    show(&created["KeyMetadata"], output)
 }
 
 fn change(
@@ -74,17 +123,101 @@ fn change(
     show(&describe(client, &id)?, output)
 }
 
-fn list(client: &Client, output: &Output) -> Result<(), Failure> {
-    let listed = client.list_all((KMS, "ListKeys"), &[], ("Keys", "Key"))?;
+fn rotate(
+    client: &Client,
+    output: &Output,
+    key: &str,
+    (every, never): (Option<String>, bool),
+) -> Result<(), Failure> {
+    let switch = |on| ("EnableAutomaticRotation", on);
+    match every {
+        Some(span) => {
+            let policy = [switch("true"), ("RotationInterval", span.as_str())];
+            change(client, output, "UpdateRotationPolicy", (key, &policy))
+        }
+        None if never => change(client, output, "UpdateRotationPolicy", (key, &[switch("false")])),
+        None => change(client, output, "CreateKeyVersion", (key, &[])).map_err(|failure| {
+            failure.hint("only key pairs, once a week; others take --every SPAN")
+        }),
+    }
+}
+
+fn versions(client: &Client, output: &Output, key: &str) -> Result<(), Failure> {
+    let primary = describe(client, key)?;
+    let parameters = [("KeyId", key)];
+    let list = (KMS, "ListKeyVersions");
+    let versions = client.list_all(list, &parameters, ("KeyVersions", "KeyVersion"))?;
+    let mut table = Table::new(&["VERSION ID", "CREATED", "PRIMARY"]);
+    for version in &versions {
+        let id = text(version, "KeyVersionId");
+        let mark = if id == text(&primary, "PrimaryKeyVersion") { "yes" } else { "" };
+        table.row([id.into(), text(version, "CreationDate").into(), mark.into()]);
+    }
+    output.list(&wrapped("KeyVersions", "KeyVersion", &versions), &table, "no versions")
+}
+
+/// Does `what` to the tags of a key, and shows them.
+fn tagged(
+    client: &Client,
+    output: &Output,
+    key: &str,
+    what: Option<(&str, (&str, &str))>,
+) -> Result<(), Failure> {
+    let id = resolve(client, key)?;
+    if let Some((action, parameter)) = what {
+        client.call(KMS, action, &[("KeyId", &id), parameter])?;
+    }
+    let answer = client.call(KMS, "ListResourceTags", &[("KeyId", &id)])?;
+    let mut table = Table::new(&["TAG", "VALUE"]);
+    for tag in answer["Tags"]["Tag"].as_array().into_iter().flatten() {
+        table.row([text(tag, "TagKey").into(), text(tag, "TagValue").into()]);
+    }
+    output.list(&answer, &table, "no tags; sealdisk key tag KEY NAME=VALUE puts one on")
+}
+
+fn tags_in_json(tags: &[(String, String)]) -> String {
+    let tag = |(key, value): &(String, String)| json!({"TagKey": key, "TagValue": value});
+    Value::Array(tags.iter().map(tag).collect()).to_string()
+}
+
+fn policy(client: &Client, output: &Output, key: &str, set: Option<&Path>) -> Result<(), Failure> {
+    let id = resolve(client, key)?;
+    if let Some(file) = set {
+        let policy = std::fs::read_to_string(file)
+            .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+        client.call(KMS, "SetKeyPolicy", &[("KeyId", &id), ("Policy", &policy)])?;
+    }
+    let answer = client.call(KMS, "GetKeyPolicy", &[("KeyId", &id)])?;
+    output.answer(&answer, || {
+        let policy = text(&answer, "Policy");
+        match serde_json::from_str::<Value>(policy) {
+            Ok(policy) => format!("{policy:#}\n"),
+            Err(_) => format!("{policy}\n"),
+        }
+    })
+}
+
+fn list(
+    client: &Client,
+    output: &Output,
+    conditions: &[(&str, Option<String>)],
+) -> Result<(), Failure> {
+    let conditions = conditions.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+    let filters: Vec<Value> =
+        conditions.map(|(key, value)| json!({"Key": key, "Values": [value]})).collect();
+    let filters = Value::Array(filters).to_string();
+    let asked = [("Filters", filters.as_str())];
+    let listed = client.list_all((KMS, "ListKeys"), &asked, ("Keys", "Key"))?;
     let described: Result<Vec<Value>, Failure> =
         listed.iter().map(|key| describe(client, text(key, "KeyId"))).collect();
     let keys = described?;
     let now = SystemClock::new().now();
-    let mut table = Table::new(&["KEY ID", "STATE", "CREATOR", "DESCRIPTION", "CREATED"]);
+    let mut table = Table::new(&["KEY ID", "STATE", "SPEC", "CREATOR", "DESCRIPTION", "CREATED"]);
     for key in &keys {
         table.row([
             text(key, "KeyId").into(),
             Cell::status(text(key, "KeyState")),
+            text(key, "KeySpec").into(),
             text(key, "Creator").into(),
             first_line(text(key, "Description")).into(),
             human_age(text(key, "CreationDate"), now).into(),
@@ -109,19 +242,29 @@ fn first_line(text: &str) -> String {
 fn show(key: &Value, output: &Output) -> Result<(), Failure> {
     output.answer(key, || {
         let field = |name: &str| text(key, name).to_owned();
-        render_fields(&[
+        let always = [
             ("Key id", field("KeyId")),
             ("ARN", field("Arn")),
             ("State", field("KeyState")),
             ("Description", field("Description")),
             ("Spec", field("KeySpec")),
+            ("Usage", field("KeyUsage")),
             ("Origin", field("Origin")),
             ("Protection", field("ProtectionLevel")),
             ("Creator", field("Creator")),
             ("Primary version", field("PrimaryKeyVersion")),
+            ("Rotation", field("AutomaticRotation")),
             ("Created", field("CreationDate")),
             ("Deleted at", field("DeleteDate")),
-        ])
+        ];
+        let sometimes = [
+            ("Instance", field("DKMSInstanceId")),
+            ("Next rotation", field("NextRotationDate")),
+            ("Material expires", field("MaterialExpireTime")),
+            ("Kept because", field("DeletionProtectionDescription")),
+        ];
+        let said = sometimes.into_iter().filter(|(_, value)| !value.is_empty());
+        render_fields(&always.into_iter().chain(said).collect::<Vec<_>>())
     })
 }
 

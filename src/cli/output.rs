@@ -166,6 +166,13 @@ impl Output {
         Ok(stdout.flush()?)
     }
 
+    /// Writes bytes that are no text.
+    pub fn print_bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes)?;
+        Ok(stdout.flush()?)
+    }
+
     /// Tells a person something beside the answer, on standard error.
     pub fn note(&self, text: &str) -> Result<(), Failure> {
         Ok(writeln!(io::stderr().lock(), "{text}")?)

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::catalog::CatalogError;
 use crate::kms::KmsError;
 use crate::layer::LayerError;
+use crate::ram::Denial;
 use crate::storage::StorageError;
 use crate::trail::TrailError;
 
@@ -19,6 +20,13 @@ pub enum ControlError {
         status: u16,
         /// What is wrong and what to do.
         message: String,
+    },
+    /// The caller's policies do not let it.
+    Denied {
+        /// Why not.
+        denial: Box<Denial>,
+        /// On what.
+        resource: String,
     },
     /// The KMS refused or failed; its own code goes on.
     Kms(KmsError),
@@ -65,6 +73,7 @@ impl ControlError {
     pub fn code(&self) -> &str {
         match self {
             Self::Refused { code, .. } => code,
+            Self::Denied { .. } => "Forbidden.RAM",
             Self::Kms(error) => error.code(),
             Self::Trail(_) => "ServiceUnavailableTemporary",
             Self::Layer { error: LayerError::Storage(StorageError::Locked), .. }
@@ -81,6 +90,7 @@ impl ControlError {
     pub fn status(&self) -> u16 {
         match self {
             Self::Refused { status, .. } => *status,
+            Self::Denied { .. } => 403,
             Self::Kms(error) => error.status(),
             Self::Trail(_) => 503,
             Self::Layer { .. } | Self::Catalog(CatalogError::Changed) => 403,
@@ -99,6 +109,12 @@ impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused { message, .. } => f.write_str(message),
+            Self::Denied { denial, resource } => write!(
+                f,
+                "User not authorized to operate on the specified resource: {} on {resource} needs \
+                 a policy that allows it.",
+                denial.action
+            ),
             Self::Kms(error) => write!(f, "{}", error.message()),
             Self::Catalog(error) => write!(f, "{error}"),
             Self::Trail(error) => write!(f, "nothing was done: {error}"),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::catalog::KeyState;
 use crate::kms::{DISK_CONSENT_TAG, KmsError};
-use crate::ram::{Caller, Conditions, ECS_ROLE, ECS_SERVICE, Principal};
+use crate::ram::{Caller, Conditions, Denial, ECS_ROLE, ECS_SERVICE, Principal};
 
 use super::ControlError;
 use super::registry::Disks;
@@ -22,15 +22,12 @@ impl Disks {
         let resource =
             format!("acs:{service}:{}:{}:disk/{disk_id}", account.region, account.account_id);
         let conditions = Conditions::of(caller);
-        let decision = self.parts.ram.decide(&caller.principal, action, &resource, &conditions);
-        if decision.map_err(KmsError::Ram)?.is_allowed() {
-            return Ok(());
+        let who = &caller.principal;
+        let decision = self.parts.ram.decide(who, action, &resource, &conditions);
+        match Denial::of(who, action, decision.map_err(KmsError::Ram)?) {
+            None => Ok(()),
+            Some(denial) => Err(ControlError::Denied { denial: Box::new(denial), resource }),
         }
-        let message = format!(
-            "User not authorized to operate on the specified resource: {action} on {resource} \
-             needs a policy that allows it."
-        );
-        Err(ControlError::refused("Forbidden.RAM", 403, message))
     }
 
     /// The id of a key that may wrap data keys now.
@@ -45,6 +42,10 @@ impl Disks {
             (_, KmsError::NoPermission) => self.unauthorised(key),
             _ => ControlError::Kms(error),
         })?;
+        if !key.is_symmetric {
+            let message = format!("The specified KMSKeyId is not symmetric: {}", key.key_id);
+            return Err(ControlError::refused("InvalidKMSKeyId.NotSymmetric", 400, message));
+        }
         if key.state == KeyState::Enabled {
             return Ok(key.key_id);
         }

@@ -16,7 +16,6 @@
 use super::KmsError;
 use super::context::{Context, canonical};
 use super::encryption::ENCRYPT_BYTES_MAX;
-use crate::crypto::aead;
 use crate::secret::Secret;
 
 const LABEL: &[u8] = b"sealdisk-kms/blob/v1";
@@ -54,22 +53,22 @@ pub fn parse(bytes: &[u8]) -> Option<Blob<'_>> {
     Some(Blob { version_id, header, iv: *iv, sealed })
 }
 
-/// The blob of `plain` under the material `key` of version `version_id` (a lower-case UUID).
+/// The blob that holds, under version `version_id` (a lower-case UUID) of a key, what `encrypt`
+/// makes: ciphertext and tag, by AES-256-GCM with `iv` and the associated data it is given.
 ///
 /// # Errors
-/// [`KmsError::InvalidParameter`] for a context that is too long.
+/// [`KmsError::InvalidParameter`] for a context that is too long, and those of `encrypt`.
 pub fn seal(
-    key: &Secret,
     version_id: &str,
     iv: [u8; IV_BYTES],
     context: &Context,
-    plain: &[u8],
+    encrypt: impl FnOnce(&[u8]) -> Result<Vec<u8>, KmsError>,
 ) -> Result<Vec<u8>, KmsError> {
-    let mut blob = Vec::with_capacity(HEADER_BYTES + IV_BYTES + plain.len() + TAG_BYTES);
+    let mut blob = Vec::with_capacity(HEADER_BYTES);
     blob.extend_from_slice(version_id.as_bytes());
     blob.extend_from_slice(MAGIC);
     blob.extend_from_slice(&[FORMAT, AES_256_GCM]);
-    let sealed = aead::seal(key, iv, &associated_data(&blob, context)?, plain);
+    let sealed = encrypt(&associated_data(&blob, context)?)?;
     blob.extend_from_slice(&iv);
     blob.extend_from_slice(&sealed);
     Ok(blob)
@@ -81,15 +80,21 @@ impl Blob<'_> {
         self.version_id
     }
 
-    /// What was sealed, if key, context and every byte are right.
+    /// What was sealed, if key, context and every byte are right. `decrypt` is given the
+    /// initialisation vector, the associated data and the ciphertext with its tag, and finds
+    /// `None` where they do not belong together.
     ///
     /// # Errors
     /// The same for a wrong context and a changed blob: which of the two it was is nobody's
-    /// business.
-    pub fn open(&self, key: &Secret, context: &Context) -> Result<Secret, KmsError> {
+    /// business. Beyond that, those of `decrypt`.
+    pub fn open(
+        &self,
+        context: &Context,
+        decrypt: impl FnOnce([u8; IV_BYTES], &[u8], &[u8]) -> Result<Option<Secret>, KmsError>,
+    ) -> Result<Secret, KmsError> {
         let data = associated_data(self.header, context)?;
-        aead::open(key, self.iv, &data, self.sealed)
-            .map_err(|_| KmsError::InvalidParameter("CiphertextBlob"))
+        let opened = decrypt(self.iv, &data, self.sealed)?;
+        opened.ok_or(KmsError::InvalidParameter("CiphertextBlob"))
     }
 }
 
@@ -108,6 +113,7 @@ fn is_uuid(text: &str) -> bool {
 #[allow(clippy::unwrap_used, reason = "a test may stop at what it does not expect")]
 mod tests {
     use super::*;
+    use crate::crypto::aead;
 
     const VERSION: &str = "7a1d0c4b-e2d5-4a00-9f1a-0123456789ab";
     const GOLDEN: &[u8] = include_bytes!("../../tests/data/blob-v1.bin");
@@ -124,13 +130,19 @@ mod tests {
             .collect()
     }
 
+    fn open(blob: &Blob<'_>, context: &Context) -> Result<Secret, KmsError> {
+        blob.open(context, |iv, data, sealed| Ok(aead::open(&key(), iv, data, sealed).ok()))
+    }
+
     #[test]
     fn the_golden_blob_is_made_and_opened() {
-        let blob = seal(&key(), VERSION, *b"twelve bytes", &context(), PLAIN).unwrap();
+        let iv = *b"twelve bytes";
+        let encrypt = |data: &[u8]| Ok(aead::seal(&key(), iv, data, PLAIN));
+        let blob = seal(VERSION, iv, &context(), encrypt).unwrap();
         assert_eq!(blob, GOLDEN);
         let parsed = parse(GOLDEN).unwrap();
         assert_eq!(parsed.version_id(), VERSION);
-        assert_eq!(parsed.open(&key(), &context()).unwrap().expose(), PLAIN);
+        assert_eq!(open(&parsed, &context()).unwrap().expose(), PLAIN);
     }
 
     #[test]
@@ -139,13 +151,13 @@ mod tests {
             for bit in 0..8 {
                 let mut changed = GOLDEN.to_vec();
                 changed[at] ^= 1 << bit;
-                let opened = parse(&changed).map(|blob| blob.open(&key(), &context()));
+                let opened = parse(&changed).map(|blob| open(&blob, &context()));
                 assert!(opened.is_none_or(|opened| opened.is_err()), "bit {bit} of byte {at}");
             }
-            let cut = parse(&GOLDEN[..at]).map(|blob| blob.open(&key(), &context()));
+            let cut = parse(&GOLDEN[..at]).map(|blob| open(&blob, &context()));
             assert!(cut.is_none_or(|opened| opened.is_err()), "cut at {at}");
         }
-        assert!(parse(GOLDEN).unwrap().open(&key(), &Context::new()).is_err());
+        assert!(open(&parse(GOLDEN).unwrap(), &Context::new()).is_err());
     }
 
     #[test]

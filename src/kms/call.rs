@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Action, Kms, KmsError};
 use crate::catalog::{CatalogError, Operation, Page};
 use crate::metrics;
-use crate::ram::{Caller, Conditions, Principal, RamError, ServiceActsAs};
+use crate::ram::{Caller, Conditions, KeyPolicy, Principal, RamError, ServiceActsAs};
 use crate::trail::{Actor, Event, EventKind, ResourceType, Service, TrailError};
 
 use super::state::Class;
@@ -49,6 +49,7 @@ pub(super) struct Call<'a> {
     request: Vec<(&'static str, Value)>,
     response: Vec<(&'static str, Value)>,
     resources: Vec<(ResourceType, String)>,
+    permission: Option<&'static str>,
     is_recorded: bool,
 }
 
@@ -72,6 +73,11 @@ impl Call<'_> {
         self.is_on_service_key = true;
     }
 
+    /// From here on the caller needs this permission, not one that is called like the action.
+    pub(super) const fn ask_for(&mut self, permission: &'static str) {
+        self.permission = Some(permission);
+    }
+
     /// Nothing happened that would be worth a record.
     pub(super) const fn needs_no_record(&mut self) {
         self.is_recorded = true;
@@ -93,6 +99,7 @@ impl Kms {
             request: Vec::new(),
             response: Vec::new(),
             resources: Vec::new(),
+            permission: None,
             is_recorded: false,
         };
         let begun = self.clock.monotonic();
@@ -123,24 +130,22 @@ impl Kms {
     /// Asks whether the caller may do this to a key that is there; its tags are among the
     /// conditions.
     pub(super) fn allow_key(&self, call: &Call<'_>, key_id: &str) -> Result<(), KmsError> {
-        let key_tags = match call.caller.principal {
-            // Theirs is everything, or nothing, whatever the tags.
-            Principal::Root { .. } | Principal::System => Vec::new(),
-            _ => self.key_tags(key_id)?.into_iter().collect(),
+        let mut conditions = conditions_of(call);
+        let key_policy = match call.caller.principal {
+            // Theirs is everything, or nothing, whatever tags and policies the key has.
+            Principal::Root { .. } | Principal::System => None,
+            _ => {
+                conditions.key_tags = self.key_tags(key_id)?.into_iter().collect();
+                self.own_policy(key_id)?
+            }
         };
-        let conditions = Conditions {
-            key_tags,
-            is_service_key: call.is_on_service_key,
-            ..Conditions::of(call.caller)
-        };
-        self.decide(call, &self.account.key_arn(key_id), &conditions)
+        let resource = self.account.key_arn(key_id);
+        self.decide(call, &resource, &conditions, key_policy.as_ref())
     }
 
     /// Asks whether the caller may.
     pub(super) fn allow(&self, call: &Call<'_>, resource: &str) -> Result<(), KmsError> {
-        let conditions =
-            Conditions { is_service_key: call.is_on_service_key, ..Conditions::of(call.caller) };
-        self.decide(call, resource, &conditions)
+        self.decide(call, resource, &conditions_of(call), None)
     }
 
     fn decide(
@@ -148,12 +153,14 @@ impl Kms {
         call: &Call<'_>,
         resource: &str,
         conditions: &Conditions,
+        key_policy: Option<&KeyPolicy>,
     ) -> Result<(), KmsError> {
         let action = match call.action {
             Action::CreateServiceKey => "kms:CreateServiceKey".to_owned(),
-            action => format!("kms:{}", action.as_str()),
+            action => format!("kms:{}", call.permission.unwrap_or(action.as_str())),
         };
-        let decision = self.ram.decide(&call.caller.principal, &action, resource, conditions)?;
+        let who = &call.caller.principal;
+        let decision = self.ram.decide_on_key(who, (&action, resource), conditions, key_policy)?;
         if decision.is_allowed() { Ok(()) } else { Err(KmsError::NoPermission) }
     }
 
@@ -215,6 +222,10 @@ impl Kms {
         }
         Ok(event)
     }
+}
+
+fn conditions_of(call: &Call<'_>) -> Conditions {
+    Conditions { is_service_key: call.is_on_service_key, ..Conditions::of(call.caller) }
 }
 
 impl From<RamError> for KmsError {

@@ -1,7 +1,7 @@
 //! What the disk service asks of a KMS: of the one in the house, or of one on another host.
 
 use super::context::Context;
-use super::{DataKey, Decrypted, Kms, KmsError};
+use super::{DataKey, Decrypted, Kms, KmsError, is_symmetric};
 use crate::catalog::KeyState;
 use crate::ram::Caller;
 
@@ -12,6 +12,8 @@ pub struct FoundKey {
     pub key_id: String,
     /// Whether it may be used now.
     pub state: KeyState,
+    /// Whether it can wrap data keys at all.
+    pub is_symmetric: bool,
 }
 
 /// A KMS that wraps the data keys of disks. Every call may block.
@@ -59,7 +61,8 @@ impl DataKeys for Kms {
 
     fn find_key(&self, caller: &Caller, key: &str) -> Result<FoundKey, KmsError> {
         let key = self.describe_key(caller, key)?;
-        Ok(FoundKey { key_id: key.key_id, state: key.state })
+        let is_symmetric = is_symmetric(&key);
+        Ok(FoundKey { key_id: key.key_id, state: key.state, is_symmetric })
     }
 
     fn generate_data_key(

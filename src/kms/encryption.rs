@@ -1,4 +1,4 @@
-//! The use of keys: Encrypt, Decrypt, GenerateDataKey.
+//! The use of symmetric keys: Encrypt, Decrypt, GenerateDataKey.
 //!
 //! Encryption takes the key's primary version; decryption the version that the blob names, and
 //! that one alone.
@@ -6,6 +6,7 @@
 use super::call::Call;
 use super::context::{Context, canonical};
 use super::resolve::guard_service_key;
+use super::spec::{ENCRYPT, is_symmetric};
 use super::{Action, Kms, KmsError, blob, is_service_key, state};
 use crate::catalog::{KeyRecord, KeyVersionRecord};
 use crate::ram::Caller;
@@ -53,6 +54,22 @@ pub struct Decrypted {
     pub key_version: String,
 }
 
+/// How a key is used, beside the what.
+#[derive(Clone, Copy, Debug)]
+pub struct Use<'a> {
+    /// `EncryptionContext`.
+    pub context: &'a Context,
+    /// `DryRun`: everything is done and nothing given; the answer is an error that says how it
+    /// would have gone.
+    pub is_dry_run: bool,
+}
+
+impl<'a> From<&'a Context> for Use<'a> {
+    fn from(context: &'a Context) -> Self {
+        Self { context, is_dry_run: false }
+    }
+}
+
 /// The length of a data key from `KeySpec` and `NumberOfBytes`, which wins; 32 without both.
 ///
 /// # Errors
@@ -78,19 +95,20 @@ impl Kms {
     ///
     /// # Errors
     /// The published refusals.
-    pub fn encrypt(
+    pub fn encrypt<'a>(
         &self,
         caller: &Caller,
         key: &str,
         plaintext: &[u8],
-        context: &Context,
+        using: impl Into<Use<'a>>,
     ) -> Result<Encrypted, KmsError> {
-        self.call(caller, Action::Encrypt, |call| {
-            let key = self.usable_key(call, key, context)?;
+        let using = using.into();
+        self.using(caller, Action::Encrypt, using, |call| {
+            let key = self.usable_key(call, key, using.context)?;
             if !(1..=ENCRYPT_BYTES_MAX).contains(&plaintext.len()) {
                 return Err(KmsError::InvalidParameter("Plaintext"));
             }
-            self.seal(call, &key, plaintext, context)
+            self.seal(call, &key, plaintext, using.context)
         })
     }
 
@@ -98,15 +116,16 @@ impl Kms {
     ///
     /// # Errors
     /// The published refusals.
-    pub fn generate_data_key(
+    pub fn generate_data_key<'a>(
         &self,
         caller: &Caller,
         key: &str,
         bytes: usize,
-        context: &Context,
+        using: impl Into<Use<'a>>,
     ) -> Result<DataKey, KmsError> {
-        self.call(caller, Action::GenerateDataKey, |call| {
-            let (plaintext, wrapped) = self.new_data_key(call, key, bytes, context)?;
+        let using = using.into();
+        self.using(caller, Action::GenerateDataKey, using, |call| {
+            let (plaintext, wrapped) = self.new_data_key(call, key, bytes, using.context)?;
             let Encrypted { blob, key_id, key_version } = wrapped;
             Ok(DataKey { plaintext, blob, key_id, key_version })
         })
@@ -116,15 +135,16 @@ impl Kms {
     ///
     /// # Errors
     /// The published refusals.
-    pub fn generate_data_key_without_plaintext(
+    pub fn generate_data_key_without_plaintext<'a>(
         &self,
         caller: &Caller,
         key: &str,
         bytes: usize,
-        context: &Context,
+        using: impl Into<Use<'a>>,
     ) -> Result<Encrypted, KmsError> {
-        self.call(caller, Action::GenerateDataKeyWithoutPlaintext, |call| {
-            let (_, wrapped) = self.new_data_key(call, key, bytes, context)?;
+        let using = using.into();
+        self.using(caller, Action::GenerateDataKeyWithoutPlaintext, using, |call| {
+            let (_, wrapped) = self.new_data_key(call, key, bytes, using.context)?;
             Ok(wrapped)
         })
     }
@@ -135,43 +155,74 @@ impl Kms {
     /// The published refusals. A changed blob and a wrong context are one:
     /// `InvalidParameter CiphertextBlob`. A blob of a key that is not here:
     /// `Forbidden.KeyNotFound`.
-    pub fn decrypt(
+    pub fn decrypt<'a>(
         &self,
         caller: &Caller,
         blob: &[u8],
-        context: &Context,
+        using: impl Into<Use<'a>>,
     ) -> Result<Decrypted, KmsError> {
-        self.call(caller, Action::Decrypt, |call| {
-            record_context(call, context);
-            let parsed = blob::parse(blob);
-            let found = match &parsed {
-                Some(parsed) => self.find_version(parsed.version_id())?,
-                None => None,
-            };
-            match &found {
-                Some((key, _)) => {
-                    call.about(ResourceType::Key, &key.key_id);
-                    if is_service_key(key) {
-                        call.on_service_key();
-                    }
-                    self.allow_key(call, &key.key_id)?;
-                }
-                None => self.allow(call, &self.account.arn("key"))?,
+        let using = using.into();
+        self.using(caller, Action::Decrypt, using, |call| self.open_blob(call, blob, using.context))
+    }
+
+    /// [`Kms::call`], thrown away in the end if it is but a dry run.
+    pub(super) fn using<T>(
+        &self,
+        caller: &Caller,
+        action: Action,
+        using: Use<'_>,
+        body: impl FnOnce(&mut Call<'_>) -> Result<T, KmsError>,
+    ) -> Result<T, KmsError> {
+        self.call(caller, action, |call| {
+            if !using.is_dry_run {
+                return body(call);
             }
-            let parsed = parsed.ok_or(KmsError::InvalidParameter("CiphertextBlob"))?;
-            let (key, version) = found.ok_or(KmsError::KeyNotFound)?;
-            guard_service_key(call, &key)?;
-            state::check(call.action, key.state)?;
-            canonical(context)?;
-            let plaintext = parsed.open(&self.unwrap(&version)?, context)?;
-            let key_version = version.version_id;
-            call.response("KeyId", key.key_id.as_str());
-            call.response("KeyVersionId", key_version.as_str());
-            Ok(Decrypted { plaintext, key_id: key.key_id, key_version })
+            call.request("DryRun", true);
+            Err(match body(call) {
+                Ok(_) => KmsError::DryRunOperation,
+                Err(error) => error.in_dry_run(),
+            })
         })
     }
 
-    fn new_data_key(
+    /// What a blob holds. Tries the one key that it names.
+    pub(super) fn open_blob(
+        &self,
+        call: &mut Call<'_>,
+        blob: &[u8],
+        context: &Context,
+    ) -> Result<Decrypted, KmsError> {
+        record_context(call, context);
+        let parsed = blob::parse(blob);
+        let found = match &parsed {
+            Some(parsed) => self.find_version(parsed.version_id())?,
+            None => None,
+        };
+        match &found {
+            Some((key, _)) => {
+                call.about(ResourceType::Key, &key.key_id);
+                if is_service_key(key) {
+                    call.on_service_key();
+                }
+                self.allow_key(call, &key.key_id)?;
+            }
+            None => self.allow(call, &self.account.arn("key"))?,
+        }
+        let parsed = parsed.ok_or(KmsError::InvalidParameter("CiphertextBlob"))?;
+        let (key, version) = found.ok_or(KmsError::KeyNotFound)?;
+        guard_service_key(call, &key)?;
+        state::check(call.action, key.state)?;
+        canonical(context)?;
+        let store = self.store(&version)?;
+        let plaintext =
+            parsed.open(context, |iv, data, sealed| store.open(&version, iv, data, sealed))?;
+        let key_version = version.version_id;
+        call.response("KeyId", key.key_id.as_str());
+        call.response("KeyVersionId", key_version.as_str());
+        Ok(Decrypted { plaintext, key_id: key.key_id, key_version })
+    }
+
+    pub(super) fn new_data_key(
         &self,
         call: &mut Call<'_>,
         key: &str,
@@ -200,17 +251,21 @@ impl Kms {
         Ok(key)
     }
 
-    fn seal(
+    pub(super) fn seal(
         &self,
         call: &mut Call<'_>,
         key: &KeyRecord,
         plaintext: &[u8],
         context: &Context,
     ) -> Result<Encrypted, KmsError> {
+        if key.usage != ENCRYPT || !is_symmetric(key) {
+            return Err(KmsError::UnsupportedAction);
+        }
         let version = self.catalog.key_version(&key.primary_version)?;
         let version = version.ok_or(KmsError::KeyVersionNotFound)?;
-        let material = self.unwrap(&version)?;
-        let blob = blob::seal(&material, &version.version_id, self.fresh_iv(), context, plaintext)?;
+        let (store, iv) = (self.store(&version)?, self.fresh_iv());
+        let encrypt = |data: &[u8]| store.seal(&version, iv, data, plaintext);
+        let blob = blob::seal(&version.version_id, iv, context, encrypt)?;
         call.response("KeyId", key.key_id.as_str());
         call.response("KeyVersionId", version.version_id.as_str());
         Ok(Encrypted { blob, key_id: key.key_id.clone(), key_version: version.version_id })
@@ -221,7 +276,7 @@ impl Kms {
         version_id: &str,
     ) -> Result<Option<(KeyRecord, KeyVersionRecord)>, KmsError> {
         let Some(version) = self.catalog.key_version(version_id)? else { return Ok(None) };
-        let key = self.catalog.key(&version.key_id)?.filter(|key| !self.is_gone(key));
+        let key = self.catalog.key(&version.key_id)?.and_then(|key| self.as_of_now(key));
         Ok(key.map(|key| (key, version)))
     }
 }

@@ -34,10 +34,26 @@ pub enum KmsError {
     UnsupportedOperation,
     /// An alias stands where a key id is needed.
     UnsupportedAlias,
-    /// Keys of this origin cannot be made.
+    /// This action is not for keys of this kind.
+    UnsupportedAction,
+    /// Keys of this origin cannot be made, or do not take part in this.
     UnsupportedOrigin,
     /// Keys of this protection level cannot be made.
     UnsupportedProtectionLevel,
+    /// This is not the key's material, or not material at all.
+    InvalidKeyMaterial,
+    /// The import token is not one of this key.
+    InvalidImportToken,
+    /// The import token is older than 24 hours.
+    ExpiredImportToken,
+    /// No KMS instance of this id.
+    InstanceNotFound,
+    /// A dry run: it would have been done.
+    DryRunOperation,
+    /// A dry run: it would have been refused to this caller.
+    DryRunAccessDenied,
+    /// A dry run: it would have been refused to everybody.
+    DryRunInvalid,
     /// The key is disabled.
     Disabled,
     /// The key waits for its deletion.
@@ -55,6 +71,13 @@ pub enum KmsError {
         /// The version.
         version_id: String,
     },
+    /// The material of this key is in a store that the daemon was started without.
+    StoreMissing {
+        /// The store.
+        store: String,
+    },
+    /// The cryptographic library could not make a key pair.
+    Entropy,
     /// The root key does not fit the catalog.
     Root(RootError),
     /// The KMS on another host did not do it.
@@ -84,78 +107,103 @@ impl KmsError {
                 format!("The specified parameter \"{name}\" is not valid.")
             }
             Self::Remote(error) => error.to_string(),
-            other => other.published().2.to_owned(),
+            other => other.text().to_owned(),
         }
     }
 
-    /// The table: code, status, message.
-    const fn published(&self) -> (&'static str, u16, &'static str) {
+    /// What a dry run answers where the real one would have been refused so. Our own failures stay
+    /// what they are.
+    pub(super) fn in_dry_run(self) -> Self {
         match self {
-            Self::KeyNotFound => ("Forbidden.KeyNotFound", 404, "The specified Key is not found."),
-            Self::KeyVersionNotFound => {
-                ("Forbidden.KeyVersionNotFound", 404, "The specified KeyVersion is not found.")
+            Self::NoPermission => Self::DryRunAccessDenied,
+            refusal if refusal.status() < 500 => Self::DryRunInvalid,
+            failure => failure,
+        }
+    }
+
+    /// The table: code and status.
+    const fn published(&self) -> (&'static str, u16) {
+        match self {
+            Self::KeyNotFound => ("Forbidden.KeyNotFound", 404),
+            Self::KeyVersionNotFound => ("Forbidden.KeyVersionNotFound", 404),
+            Self::AliasNotFound => ("Forbidden.AliasNotFound", 404),
+            Self::ResourceNotFound => ("Forbidden.ResourceNotFound", 404),
+            Self::NoPermission => ("Forbidden.NoPermission", 403),
+            Self::MissingParameter(_) => ("MissingParameter", 400),
+            Self::InvalidParameter(_) => ("InvalidParameter", 400),
+            Self::AliasAlreadyExists => ("AliasAlreadyExists", 400),
+            Self::LimitExceeded => ("Rejected.LimitExceeded", 400),
+            Self::UnsupportedOperation => ("Rejected.UnsupportedOperation", 400),
+            Self::UnsupportedAction => ("UnsupportedOperation", 400),
+            Self::InvalidKeyMaterial => ("InvalidKeyMaterial", 400),
+            Self::InvalidImportToken => ("InvalidImportToken", 400),
+            Self::ExpiredImportToken => ("ExpiredImportToken", 400),
+            Self::InstanceNotFound => ("Forbidden.DKMSInstanceNotFound", 404),
+            Self::DryRunOperation => ("DryRunOperationError", 400),
+            Self::DryRunAccessDenied => ("AccessDeniedError", 403),
+            Self::DryRunInvalid => ("ValidationError", 400),
+            Self::UnsupportedAlias => ("Unsupported.Alias", 400),
+            Self::UnsupportedOrigin => ("Unsupported.Origin", 400),
+            Self::UnsupportedProtectionLevel => ("Unsupported.ProtectionLevel", 400),
+            Self::Disabled => ("Rejected.Disabled", 409),
+            Self::PendingDeletion => ("Rejected.PendingDeletion", 409),
+            Self::PendingImport => ("Rejected.PendingImport", 409),
+            Self::StateModifiedFailed => ("Rejected.StateModifiedFailed", 409),
+            Self::Unrecorded(_) => ("ServiceUnavailableTemporary", 503),
+            Self::StoreMissing { .. } => ("ServiceUnavailableTemporary", 503),
+            Self::Remote(error) => error.published(),
+            Self::Catalog(_)
+            | Self::DamagedMaterial { .. }
+            | Self::Entropy
+            | Self::Root(_)
+            | Self::Ram(_) => ("InternalFailure", 500),
+        }
+    }
+
+    /// The table's messages; those of parameters come from [`KmsError::message`].
+    const fn text(&self) -> &'static str {
+        match self {
+            Self::MissingParameter(_) | Self::InvalidParameter(_) | Self::Remote(_) => "",
+            Self::KeyNotFound => "The specified Key is not found.",
+            Self::KeyVersionNotFound => "The specified KeyVersion is not found.",
+            Self::AliasNotFound => "The specified Alias is not found.",
+            Self::ResourceNotFound => "The specified Resource is not found.",
+            Self::NoPermission => "This operation is forbidden by permission system.",
+            Self::AliasAlreadyExists => "The specified Alias already exists.",
+            Self::LimitExceeded => "The limit is exceeded.",
+            Self::UnsupportedOperation => "Unsupported operation.",
+            Self::UnsupportedAction => "This action is not supported.",
+            Self::InvalidKeyMaterial => "The specified key material is not valid.",
+            Self::InvalidImportToken => "The specified import token is not valid.",
+            Self::ExpiredImportToken => "The specified import token has expired.",
+            Self::InstanceNotFound => "The specified DKMSInstance is not found.",
+            Self::DryRunOperation => "The request would have succeeded, but DryRun is true.",
+            Self::DryRunAccessDenied => "The request would have been forbidden; DryRun is true.",
+            Self::DryRunInvalid => "The request would have been refused; DryRun is true.",
+            Self::UnsupportedAlias => "An alias is not supported here; give the key id.",
+            Self::UnsupportedOrigin => "The specified Origin is not supported.",
+            Self::UnsupportedProtectionLevel => "The specified ProtectionLevel is not supported.",
+            Self::Disabled => "The request was rejected because the key state is Disabled.",
+            Self::PendingDeletion => {
+                "The request was rejected because the key state is PendingDeletion."
             }
-            Self::AliasNotFound => {
-                ("Forbidden.AliasNotFound", 404, "The specified Alias is not found.")
+            Self::PendingImport => {
+                "The request was rejected because the key state is PendingImport."
             }
-            Self::ResourceNotFound => {
-                ("Forbidden.ResourceNotFound", 404, "The specified Resource is not found.")
+            Self::StateModifiedFailed => {
+                "The request was rejected because the key state does not allow this change."
             }
-            Self::NoPermission => {
-                ("Forbidden.NoPermission", 403, "This operation is forbidden by permission system.")
+            Self::Unrecorded(_) => {
+                "Service unavailable temporarily: the operation could not be recorded."
             }
-            Self::MissingParameter(_) => ("MissingParameter", 400, ""),
-            Self::InvalidParameter(_) => ("InvalidParameter", 400, ""),
-            Self::AliasAlreadyExists => {
-                ("AliasAlreadyExists", 400, "The specified Alias already exists.")
+            Self::StoreMissing { .. } => {
+                "Service unavailable temporarily: the key's material cannot be reached."
             }
-            Self::LimitExceeded => ("Rejected.LimitExceeded", 400, "The limit is exceeded."),
-            Self::UnsupportedOperation => {
-                ("Rejected.UnsupportedOperation", 400, "Unsupported operation.")
-            }
-            Self::UnsupportedAlias => {
-                ("Unsupported.Alias", 400, "An alias is not supported here; give the key id.")
-            }
-            Self::UnsupportedOrigin => {
-                ("Unsupported.Origin", 400, "The specified Origin is not supported.")
-            }
-            Self::UnsupportedProtectionLevel => (
-                "Unsupported.ProtectionLevel",
-                400,
-                "The specified ProtectionLevel is not supported.",
-            ),
-            Self::Disabled => (
-                "Rejected.Disabled",
-                409,
-                "The request was rejected because the key state is Disabled.",
-            ),
-            Self::PendingDeletion => (
-                "Rejected.PendingDeletion",
-                409,
-                "The request was rejected because the key state is PendingDeletion.",
-            ),
-            Self::PendingImport => (
-                "Rejected.PendingImport",
-                409,
-                "The request was rejected because the key state is PendingImport.",
-            ),
-            Self::StateModifiedFailed => (
-                "Rejected.StateModifiedFailed",
-                409,
-                "The request was rejected because the key state does not allow this change.",
-            ),
-            Self::Unrecorded(_) => (
-                "ServiceUnavailableTemporary",
-                503,
-                "Service unavailable temporarily: the operation could not be recorded.",
-            ),
-            Self::Remote(error) => {
-                let (code, status) = error.published();
-                (code, status, "")
-            }
-            Self::Catalog(_) | Self::DamagedMaterial { .. } | Self::Root(_) | Self::Ram(_) => {
-                ("InternalFailure", 500, "Internal failure.")
-            }
+            Self::Catalog(_)
+            | Self::DamagedMaterial { .. }
+            | Self::Entropy
+            | Self::Root(_)
+            | Self::Ram(_) => "Internal failure.",
         }
     }
 }
@@ -171,6 +219,10 @@ impl fmt::Display for KmsError {
                 f,
                 "the stored material of key version {version_id} is damaged; restore the catalog"
             ),
+            Self::StoreMissing { store } => {
+                write!(f, "the material is in store {store}, which is not configured; configure it")
+            }
+            Self::Entropy => f.write_str("the library made no key pair"),
             Self::Root(error) => write!(f, "{error}"),
             Self::Remote(error) => write!(f, "{error}"),
             Self::Ram(error) => write!(f, "{error}"),

@@ -10,39 +10,56 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::catalog::{Catalog, KeyRecord, KeyVersionRecord};
+use crate::catalog::Catalog;
 use crate::clock::{Clock, Entropy};
 use crate::crypto::kdf::hkdf_sha256;
 use crate::ram::{Caller, Ram, ServiceActsAs};
 use crate::secret::Secret;
 use crate::trail::{Actor, Trail};
 
+use material::{MaterialStore, SoftwareStore};
+
+mod account;
 mod aliases;
 pub mod backup;
 pub mod blob;
 mod call;
 pub mod context;
+mod create;
 mod data_keys;
 mod encryption;
 mod error;
+mod export;
 mod filter;
+mod import;
 mod keys;
 mod material;
+mod pairs;
+mod policy;
 pub mod remote;
 mod resolve;
 pub mod root;
+mod rotation;
+mod schedule;
 mod service;
+mod spec;
 pub mod state;
 mod tags;
-mod versions;
 
 pub use call::Paging;
+pub use create::CreateKey;
 pub use data_keys::{DataKeys, FoundKey};
-pub use encryption::{DataKey, Decrypted, ENCRYPT_BYTES_MAX, Encrypted, data_key_bytes};
+pub use encryption::{DataKey, Decrypted, ENCRYPT_BYTES_MAX, Encrypted, Use, data_key_bytes};
 pub use error::KmsError;
+pub use export::{Exported, Recipient, Source};
 pub use filter::KeyFilter;
-pub use keys::{CreateKey, DELETION_WINDOW_DAYS};
+pub use import::{Import, ImportParameters};
+pub use keys::DELETION_WINDOW_DAYS;
+pub use pairs::{PAIR_BYTES_MAX, Pair, PublicKey, Signed, Verified};
+pub use rotation::Rotation;
+pub use schedule::Swept;
 pub use service::{ECS_CREATOR, ECS_KEY_ALIAS, is_service_key};
+pub use spec::is_symmetric;
 pub use state::Action;
 pub use tags::{DISK_CONSENT_TAG, TagPage, TagQuery, Untag};
 
@@ -78,6 +95,11 @@ impl Account {
         }
     }
 
+    /// `acs:kms:<region>:<account>:keystore/<id>`. The relative part is not published.
+    pub fn instance_arn(&self, id: &str) -> String {
+        self.arn(&format!("keystore/{id}"))
+    }
+
     fn arn(&self, relative: &str) -> String {
         format!("acs:kms:{}:{}:{relative}", self.region, self.account_id)
     }
@@ -106,7 +128,10 @@ pub struct Kms {
     catalog: Arc<dyn Catalog>,
     trail: Arc<Trail>,
     ram: Arc<Ram>,
-    material_key: Secret,
+    /// Where material can be; the first takes that of new keys.
+    stores: Vec<Box<dyn MaterialStore>>,
+    /// Seals import tokens.
+    token_key: Secret,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     account: Account,
@@ -122,49 +147,16 @@ impl Kms {
     pub fn open(parts: KmsParts) -> Result<Self, KmsError> {
         let KmsParts { catalog, trail, ram, sealing_key, clock, entropy, account } = parts;
         let material_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/material/v1", 32);
-        Ok(Self {
-            catalog,
-            trail,
-            ram,
-            material_key,
-            clock,
-            entropy,
-            account,
-            changes: Mutex::new(()),
-        })
+        let token_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/import-token/v1", 32);
+        let software = SoftwareStore { material_key, entropy: Arc::clone(&entropy) };
+        let stores: Vec<Box<dyn MaterialStore>> = vec![Box::new(software)];
+        let changes = Mutex::new(());
+        Ok(Self { catalog, trail, ram, stores, token_key, clock, entropy, account, changes })
     }
 
     /// Whose keys these are.
     pub const fn account(&self) -> &Account {
         &self.account
-    }
-
-    /// A fresh key and its first version.
-    fn new_key(&self, creator: &str, description: &str) -> (KeyRecord, KeyVersionRecord) {
-        let key_id = crate::clock::random_uuid(self.entropy.as_ref()).to_string();
-        let version_id = crate::clock::random_uuid(self.entropy.as_ref()).to_string();
-        let created = self.clock.now();
-        let fresh = Secret::random(material::MATERIAL_BYTES, self.entropy.as_ref());
-        let wrapped_material = self.wrap(&key_id, &version_id, &fresh);
-        let version = KeyVersionRecord {
-            version_id: version_id.clone(),
-            key_id: key_id.clone(),
-            created,
-            wrapped_material,
-        };
-        let key = KeyRecord {
-            key_id,
-            description: description.to_owned(),
-            spec: keys::SPEC.into(),
-            origin: keys::ORIGIN.into(),
-            protection: keys::PROTECTION.into(),
-            creator: creator.to_owned(),
-            state: crate::catalog::KeyState::Enabled,
-            created,
-            deletes: None,
-            primary_version: version_id,
-        };
-        (key, version)
     }
 }
 

@@ -34,7 +34,7 @@ impl Kms {
             },
             Name::Elsewhere => None,
         };
-        let key = key.filter(|key| !self.is_gone(key));
+        let key = key.and_then(|key| self.as_of_now(key));
         // Permission before existence: who may not ask is not told what there is.
         let resource = match &name {
             Name::Id(id) => self.account.key_arn(id),
@@ -50,7 +50,12 @@ impl Kms {
             Some(key) => self.allow_key(call, &key.key_id)?,
             None => self.allow(call, &resource)?,
         }
-        if !matches!(name, Name::Id(id) if id == given) && !call.action.takes_aliases() {
+        let is_taken = match &name {
+            Name::Id(id) if *id == given => true,
+            Name::Alias(_) => call.action.takes_aliases(),
+            Name::Id(_) | Name::Elsewhere => call.action.takes_arns(),
+        };
+        if !is_taken {
             return Err(match name {
                 Name::Alias(_) => KmsError::UnsupportedAlias,
                 Name::Id(_) | Name::Elsewhere => KmsError::InvalidParameter("KeyId"),
@@ -71,6 +76,22 @@ impl Kms {
     pub(super) fn is_gone(&self, key: &KeyRecord) -> bool {
         key.state == KeyState::PendingDeletion
             && key.deletes.is_some_and(|deletes| deletes <= self.clock.now())
+    }
+
+    /// `key` as it is at this moment, whatever the sweep has yet to do: none after its deletion
+    /// date, without material after that has expired.
+    pub(super) fn as_of_now(&self, key: KeyRecord) -> Option<KeyRecord> {
+        if self.is_gone(&key) {
+            return None;
+        }
+        if !self.material_is_due(&key) {
+            return Some(key);
+        }
+        let state = match key.state {
+            KeyState::PendingDeletion => KeyState::PendingDeletion,
+            _ => KeyState::PendingImport,
+        };
+        Some(KeyRecord { state, has_material: false, ..key })
     }
 
     fn read_name<'a>(&self, given: &'a str) -> Name<'a> {

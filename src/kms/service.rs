@@ -1,5 +1,6 @@
 //! The service key: made by the disk service at its first need, one for account and region.
 
+use super::create::NewKey;
 use super::{Action, Kms, KmsError};
 use crate::catalog::{AliasRecord, CatalogError, KeyRecord, Operation};
 use crate::ram::{Caller, ECS_SERVICE, Principal, Route};
@@ -43,7 +44,7 @@ impl Kms {
                 call.needs_no_record();
                 return Ok(key);
             }
-            let (key, version) = self.new_key(ECS_CREATOR, DESCRIPTION);
+            let (key, version) = self.new_key(NewKey::plain(ECS_CREATOR, DESCRIPTION))?;
             let alias = AliasRecord {
                 name: ECS_KEY_ALIAS.into(),
                 key_id: key.key_id.clone(),

@@ -42,6 +42,19 @@ pub enum Action {
     GetParametersForImport,
     ImportKeyMaterial,
     DeleteKeyMaterial,
+    ExpireKeyMaterial,
+    RotateKey,
+    SetDeletionProtection,
+    GetKeyPolicy,
+    SetKeyPolicy,
+    AsymmetricSign,
+    AsymmetricVerify,
+    AsymmetricEncrypt,
+    AsymmetricDecrypt,
+    GetPublicKey,
+    DescribeAccountKmsStatus,
+    OpenKmsService,
+    ListKmsInstances,
 }
 
 /// What an operation does with a key: decides what of it is refused on a service key.
@@ -81,6 +94,10 @@ const TABLE: [(&[Action], [Verdict; 4]); 6] = [
             A::ReEncrypt,
             A::CreateKeyVersion,
             A::UpdateRotationPolicy,
+            A::AsymmetricSign,
+            A::AsymmetricVerify,
+            A::AsymmetricEncrypt,
+            A::AsymmetricDecrypt,
         ],
         [Fine, Rejected, Rejected, Rejected],
     ),
@@ -95,6 +112,8 @@ const TABLE: [(&[Action], [Verdict; 4]); 6] = [
             A::UntagResource,
             A::TagResources,
             A::UntagResources,
+            A::SetDeletionProtection,
+            A::SetKeyPolicy,
         ],
         [Fine, Fine, Rejected, Fine],
     ),
@@ -161,16 +180,39 @@ impl Action {
             A::GetParametersForImport => "GetParametersForImport",
             A::ImportKeyMaterial => "ImportKeyMaterial",
             A::DeleteKeyMaterial => "DeleteKeyMaterial",
+            A::ExpireKeyMaterial => "ExpireKeyMaterial",
+            A::RotateKey => "RotateKey",
+            A::SetDeletionProtection => "SetDeletionProtection",
+            A::GetKeyPolicy => "GetKeyPolicy",
+            A::SetKeyPolicy => "SetKeyPolicy",
+            A::AsymmetricSign => "AsymmetricSign",
+            A::AsymmetricVerify => "AsymmetricVerify",
+            A::AsymmetricEncrypt => "AsymmetricEncrypt",
+            A::AsymmetricDecrypt => "AsymmetricDecrypt",
+            A::GetPublicKey => "GetPublicKey",
+            A::DescribeAccountKmsStatus => "DescribeAccountKmsStatus",
+            A::OpenKmsService => "OpenKmsService",
+            A::ListKmsInstances => "ListKmsInstances",
         }
     }
 
-    /// Whether an alias or an ARN may stand where the key id does.
+    /// Whether an alias may stand where the key id does.
     pub(super) const fn takes_aliases(self) -> bool {
         matches!(self.class(), Class::Use)
             || matches!(
                 self,
-                A::DescribeKey | A::CreateKeyVersion | A::ListKeyVersions | A::DescribeKeyVersion
+                A::DescribeKey
+                    | A::CreateKeyVersion
+                    | A::ListKeyVersions
+                    | A::DescribeKeyVersion
+                    | A::GetPublicKey
             )
+    }
+
+    /// Whether an ARN may stand where the key id does.
+    pub(super) const fn takes_arns(self) -> bool {
+        self.takes_aliases()
+            || matches!(self, A::SetDeletionProtection | A::GetKeyPolicy | A::SetKeyPolicy)
     }
 
     pub(super) const fn class(self) -> Class {
@@ -182,14 +224,22 @@ impl Action {
             | A::ListKeyVersions
             | A::DescribeKeyVersion
             | A::ListResourceTags
-            | A::ListTagResources => Class::Look,
+            | A::ListTagResources
+            | A::GetKeyPolicy
+            | A::GetPublicKey
+            | A::DescribeAccountKmsStatus
+            | A::ListKmsInstances => Class::Look,
             A::Encrypt
             | A::Decrypt
             | A::GenerateDataKey
             | A::GenerateDataKeyWithoutPlaintext
             | A::ReEncrypt
             | A::ExportDataKey
-            | A::GenerateAndExportDataKey => Class::Use,
+            | A::GenerateAndExportDataKey
+            | A::AsymmetricSign
+            | A::AsymmetricVerify
+            | A::AsymmetricEncrypt
+            | A::AsymmetricDecrypt => Class::Use,
             _ => Class::Manage,
         }
     }

@@ -67,8 +67,7 @@ impl Kms {
         tags: &[(String, String)],
     ) -> Result<(), KmsError> {
         self.call(caller, action, |call| {
-            let shown = tags.iter().map(|(key, value)| json!({"TagKey": key, "TagValue": value}));
-            call.request("Tags", Value::Array(shown.collect()).to_string());
+            call.request("Tags", shown(tags));
             let _changes = self.lock_changes();
             let keys = self.taggable(call, key_ids)?;
             check_tags(tags, parameter(action))?;
@@ -198,6 +197,12 @@ impl Kms {
         }
         Ok(keys)
     }
+}
+
+/// `tags` as the trail shows them.
+pub(super) fn shown(tags: &[(String, String)]) -> String {
+    let one = |(key, value): &(String, String)| json!({"TagKey": key, "TagValue": value});
+    Value::Array(tags.iter().map(one).collect()).to_string()
 }
 
 /// The operations that put `tags` on a key.

@@ -148,7 +148,7 @@ impl Test {
             Self::Equals(wanted) => wanted.iter().any(|wanted| wanted == value),
             Self::EqualsIgnoreCase(wanted) => {
                 let value = value.to_lowercase();
-                wanted.iter().any(|wanted| *wanted == value)
+                wanted.contains(&value)
             }
             Self::Like(patterns) => {
                 patterns.iter().any(|pattern| wildcard::matches(pattern, value))

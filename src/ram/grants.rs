@@ -46,7 +46,7 @@ impl Ram {
         resource: &str,
         conditions: &Conditions,
     ) -> Result<Decision, RamError> {
-        self.decide_on_key(principal, action, resource, conditions, None)
+        self.decide_on_key(principal, (action, resource), conditions, None)
     }
 
     /// As [`Ram::decide`] for a key with a policy of its own: any denial wins, then any permission,
@@ -57,8 +57,7 @@ impl Ram {
     pub fn decide_on_key(
         &self,
         principal: &Principal,
-        action: &str,
-        resource: &str,
+        (action, resource): (&str, &str),
         conditions: &Conditions,
         key_policy: Option<&KeyPolicy>,
     ) -> Result<Decision, RamError> {

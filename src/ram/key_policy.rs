@@ -47,7 +47,11 @@ impl KeyPolicy {
                 return Err(PolicyError::Principal(wrong.clone()));
             }
             check_sid(&raw)?;
-            Ok((principals, Statement::read(raw, |resource| resource == "*")?))
+            let statement = Statement::read(raw, |resource| resource == "*")?;
+            match statement.action_of_another("kms:") {
+                Some(action) => Err(PolicyError::Action(action.to_owned())),
+                None => Ok((principals, statement)),
+            }
         });
         Ok(Self { statements: statements.collect::<Result<_, _>>()? })
     }

@@ -25,6 +25,7 @@ mod cache;
 mod caller;
 mod condition;
 mod decision;
+mod denial;
 mod document;
 mod error;
 mod grants;
@@ -41,6 +42,7 @@ pub use access_keys::{ACCESS_KEYS_MAX, Credential, NewAccessKey, rewrap_secrets}
 pub use caller::{Caller, Principal, Route, ServiceActsAs};
 pub use condition::{Circumstances, Conditions};
 pub use decision::Decision;
+pub use denial::Denial;
 pub use error::{Entity, RamError};
 pub use key_policy::{KEY_POLICY_BYTES_MAX, KeyPolicy, TRUST_POLICY_BYTES_MAX, TrustPolicy};
 pub use policies::{ATTACHED_MAX, HolderName, POLICIES_MAX, PolicyView};

@@ -178,6 +178,12 @@ impl Statement {
         Ok(Self { effect, actions, resources, conditions })
     }
 
+    /// The first action that is neither all nor one of `service` (`kms:`).
+    pub(super) fn action_of_another(&self, service: &str) -> Option<&str> {
+        let other = |action: &&String| *action != "*" && !action.starts_with(service);
+        self.actions.iter().find(other).map(String::as_str)
+    }
+
     fn is_met(&self, action: &str, resource: &str, circumstances: &Circumstances<'_>) -> bool {
         self.actions.iter().any(|pattern| wildcard::matches(pattern, action))
             && self.resources.iter().any(|pattern| wildcard::matches(pattern, resource))

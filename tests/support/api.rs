@@ -6,10 +6,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::signer::encode;
+use super::signer::{AccessKey, Ask, Scheme, encode, sign};
 
 pub const KMS: &str = "2016-01-20";
 pub const ECS: &str = "2014-05-26";
+pub const RAM: &str = "2015-05-01";
 pub const OWN: &str = sealdisk::api::OWN_VERSION;
 
 /// Calls an action: HTTP status and answer.
@@ -53,4 +54,27 @@ pub fn exchange(stream: &mut (impl Read + Write), request: &str) -> (u16, String
     let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
     (status, body.to_owned())
+}
+
+/// Calls an action over TCP, signed with `key`: HTTP status and answer. `nonce` is used once.
+pub fn call_signed(
+    address: &str,
+    key: &AccessKey,
+    (version, action): (&str, &str),
+    parameters: &[(&str, &str)],
+    nonce: &str,
+) -> (u16, Value) {
+    use sealdisk::clock::{Clock, SystemClock};
+    let timestamp = SystemClock::new().now().to_string();
+    let ask = Ask { version, action, parameters, timestamp: &timestamp, nonce };
+    let signed = sign(Scheme::Acs3, key, &ask);
+    let headers: String =
+        signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!(
+        "{} /?{} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: 0\r\n\r\n",
+        signed.method, signed.query
+    );
+    let mut stream = std::net::TcpStream::connect(address).expect("the API listens");
+    let (status, body) = exchange(&mut stream, &request);
+    (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}")))
 }

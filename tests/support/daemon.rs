@@ -108,6 +108,11 @@ impl Daemon {
         value.unwrap_or("0").parse().unwrap()
     }
 
+    /// Where the API is served over HTTP.
+    pub fn http(&self) -> &str {
+        self.told("http://", "/")
+    }
+
     fn told(&self, before: &str, after: &str) -> &str {
         let rest = self.banner.split(before).nth(1).expect("the banner tells");
         rest.split(after).next().unwrap()

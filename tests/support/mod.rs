@@ -5,6 +5,7 @@
 pub mod api;
 pub mod daemon;
 pub mod dice;
+pub mod kms;
 pub mod layers;
 pub mod luks;
 pub mod needles;

@@ -30,6 +30,15 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         }
         Operation::UpdateKey(key) => update_key(connection, key),
         Operation::InsertKeyVersion(version) => insert_version(connection, version),
+        Operation::UpdateKeyVersion(version) => one(connection.execute(
+            "UPDATE key_version SET store = ?2, wrapped_material = ?3 WHERE version_id = ?1",
+            params![version.version_id, version.store, version.wrapped_material],
+        )?),
+        Operation::PutKeyPolicy { key_id, policy } => one(connection.execute(
+            "INSERT INTO key_policy (key_id, policy) VALUES (?1, ?2) \
+             ON CONFLICT DO UPDATE SET policy = excluded.policy",
+            [key_id, policy],
+        )?),
         Operation::DeleteKey(key_id) => {
             connection.execute(
                 "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2",
@@ -86,35 +95,35 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
 
 fn insert_key(connection: &Connection, key: &KeyRecord) -> Result<(), Refusal> {
     let columns = row::KEY_COLUMNS;
-    let text =
-        format!("INSERT INTO kms_key ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
+    let text = format!(
+        "INSERT INTO kms_key ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
+         ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
+    );
     let values = params_from_iter(row::key_values(key));
     one(connection.prepare_cached(&text)?.execute(values)?)
 }
 
+/// The parameters have the numbers that [`row::key_values`] gives them.
 fn update_key(connection: &Connection, key: &KeyRecord) -> Result<(), Refusal> {
-    one(connection.execute(
-        "UPDATE kms_key SET description = ?2, state = ?3, deletes = ?4, primary_version = ?5 \
-         WHERE key_id = ?1",
-        params![
-            key.key_id,
-            key.description,
-            key.state.as_str(),
-            key.deletes.map(crate::clock::Timestamp::unix_millis),
-            key.primary_version
-        ],
-    )?)
+    let text = "UPDATE kms_key SET description = ?2, state = ?7, deletes = ?9, \
+         primary_version = ?10, rotation = ?13, rotated = ?14, protected = ?15, \
+         protected_why = ?16, has_material = ?17, expires = ?18 WHERE key_id = ?1";
+    let values = params_from_iter(row::key_values(key));
+    one(connection.prepare_cached(text)?.execute(values)?)
 }
 
 fn insert_version(connection: &Connection, version: &KeyVersionRecord) -> Result<(), Refusal> {
     one(connection.execute(
-        "INSERT INTO key_version (version_id, key_id, created, wrapped_material) \
-         VALUES (?1, ?2, ?3, ?4)",
+        "INSERT INTO key_version \
+         (version_id, key_id, created, store, wrapped_material, public_key) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             version.version_id,
             version.key_id,
             version.created.unix_millis(),
-            version.wrapped_material
+            version.store,
+            version.wrapped_material,
+            version.public_key
         ],
     )?)
 }

@@ -37,6 +37,11 @@ pub(super) fn key_versions(
     list.page(reader, vec![Box::new(key_id.to_owned())], page, row::version)
 }
 
+pub(super) fn key_policy(reader: &Connection, key_id: &str) -> rusqlite::Result<Option<String>> {
+    let mut statement = reader.prepare_cached("SELECT policy FROM key_policy WHERE key_id = ?1")?;
+    statement.query_row([key_id], |row| row.get(0)).optional()
+}
+
 pub(super) fn alias(reader: &Connection, name: &str) -> rusqlite::Result<Option<AliasRecord>> {
     first(reader, row::ALIAS_COLUMNS, "alias WHERE name = ?1", name, row::alias)
 }

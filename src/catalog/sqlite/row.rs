@@ -1,5 +1,7 @@
 //! Table rows to records and back.
 
+use std::time::Duration;
+
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Row, ToSql};
 
@@ -12,9 +14,11 @@ use crate::units::ByteCount;
 
 /// Columns of `kms_key`, in the order [`key`] and [`key_values`] use.
 pub(super) const KEY_COLUMNS: &str = "key_id, description, spec, origin, protection, creator, \
-     state, created, deletes, primary_version";
+     state, created, deletes, primary_version, usage, instance, rotation, rotated, protected, \
+     protected_why, has_material, expires";
 /// Columns of `key_version`.
-pub(super) const VERSION_COLUMNS: &str = "version_id, key_id, created, wrapped_material";
+pub(super) const VERSION_COLUMNS: &str =
+    "version_id, key_id, created, store, wrapped_material, public_key";
 /// Columns of `alias`.
 pub(super) const ALIAS_COLUMNS: &str = "name, key_id, created";
 /// Columns of `tag`.
@@ -41,6 +45,14 @@ pub(super) fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
         created: moment(row.get(7)?),
         deletes: row.get::<_, Option<i64>>(8)?.map(moment),
         primary_version: row.get(9)?,
+        usage: row.get(10)?,
+        instance: row.get(11)?,
+        rotation: row.get::<_, Option<i64>>(12)?.map(|s| Duration::from_secs(s.cast_unsigned())),
+        rotated: moment(row.get(13)?),
+        deletion_protected: row.get(14)?,
+        deletion_protected_why: row.get(15)?,
+        has_material: row.get(16)?,
+        material_expires: row.get::<_, Option<i64>>(17)?.map(moment),
     })
 }
 
@@ -49,7 +61,9 @@ pub(super) fn version(row: &Row<'_>) -> rusqlite::Result<KeyVersionRecord> {
         version_id: row.get(0)?,
         key_id: row.get(1)?,
         created: moment(row.get(2)?),
-        wrapped_material: row.get(3)?,
+        store: row.get(3)?,
+        wrapped_material: row.get(4)?,
+        public_key: row.get(5)?,
     })
 }
 
@@ -124,7 +138,7 @@ pub(super) fn root_values(root: &RootRecord) -> [Box<dyn ToSql>; 6] {
 }
 
 /// The values of [`KEY_COLUMNS`].
-pub(super) fn key_values(key: &KeyRecord) -> [Box<dyn ToSql>; 10] {
+pub(super) fn key_values(key: &KeyRecord) -> [Box<dyn ToSql>; 18] {
     [
         Box::new(key.key_id.clone()),
         Box::new(key.description.clone()),
@@ -136,6 +150,14 @@ pub(super) fn key_values(key: &KeyRecord) -> [Box<dyn ToSql>; 10] {
         Box::new(key.created.unix_millis()),
         Box::new(key.deletes.map(Timestamp::unix_millis)),
         Box::new(key.primary_version.clone()),
+        Box::new(key.usage.clone()),
+        Box::new(key.instance.clone()),
+        Box::new(key.rotation.map(|span| signed(span.as_secs()))),
+        Box::new(key.rotated.unix_millis()),
+        Box::new(key.deletion_protected),
+        Box::new(key.deletion_protected_why.clone()),
+        Box::new(key.has_material),
+        Box::new(key.material_expires.map(Timestamp::unix_millis)),
     ]
 }
 

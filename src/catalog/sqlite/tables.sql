@@ -20,15 +20,30 @@ CREATE TABLE kms_key (
     state           TEXT NOT NULL,
     created         INTEGER NOT NULL,
     deletes         INTEGER,
-    primary_version TEXT NOT NULL
+    primary_version TEXT NOT NULL,
+    usage           TEXT NOT NULL,
+    instance        TEXT,
+    rotation        INTEGER,
+    rotated         INTEGER NOT NULL,
+    protected       INTEGER NOT NULL,
+    protected_why   TEXT NOT NULL,
+    has_material    INTEGER NOT NULL,
+    expires         INTEGER
 ) STRICT;
+
+CREATE TABLE key_policy (
+    key_id          TEXT PRIMARY KEY REFERENCES kms_key (key_id) ON DELETE CASCADE,
+    policy          TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE key_version (
     number           INTEGER PRIMARY KEY AUTOINCREMENT,
     version_id       TEXT NOT NULL UNIQUE,
     key_id           TEXT NOT NULL REFERENCES kms_key (key_id) ON DELETE CASCADE,
     created          INTEGER NOT NULL,
-    wrapped_material BLOB NOT NULL
+    store            TEXT NOT NULL,
+    wrapped_material BLOB NOT NULL,
+    public_key       BLOB
 ) STRICT;
 CREATE INDEX key_version_by_key ON key_version (key_id);
 

@@ -34,6 +34,9 @@ pub use error::RemoteError;
 use sign::AccessKey;
 use transport::Transport;
 
+/// How the names of key specs begin that can wrap data keys.
+const SYMMETRIC: [&str; 2] = ["Aliyun_AES", "Aliyun_SM4"];
+
 /// A KMS on another host.
 pub struct RemoteKms {
     transport: Transport,
@@ -51,6 +54,7 @@ struct Described {
 struct Metadata {
     key_id: String,
     key_state: String,
+    key_spec: String,
 }
 
 #[derive(Deserialize)]
@@ -111,7 +115,8 @@ impl DataKeys for RemoteKms {
         self.call("DescribeKey", &[("KeyId", key)], |answer| {
             let Described { key_metadata } = serde_json::from_slice(answer).ok()?;
             let state = KeyState::parse(&key_metadata.key_state)?;
-            Some(FoundKey { key_id: key_metadata.key_id, state })
+            let is_symmetric = SYMMETRIC.iter().any(|kind| key_metadata.key_spec.starts_with(kind));
+            Some(FoundKey { key_id: key_metadata.key_id, state, is_symmetric })
         })
     }
 
