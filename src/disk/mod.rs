@@ -9,8 +9,8 @@
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
-//! limits), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house). `permission.rs`
-//! asks whether they may.
+//! limits), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
+//! `permission.rs` asks whether they may.
 
 use std::fmt;
 
