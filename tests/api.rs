@@ -98,6 +98,11 @@ fn an_encryption_context_is_an_object_of_strings() {
     assert_eq!(context("{\"b\":\"2\",\"a\":\"1\"}").unwrap().len(), 2);
     assert!(context("").unwrap().is_empty());
     assert!(context("{}").unwrap().is_empty());
+    let flat = kms("EncryptionContext.a.b=1&EncryptionContext.c=2&EncryptionContextual=3");
+    let flat = flat.parameters.encryption_context().unwrap();
+    assert_eq!(flat, [("a.b", "1"), ("c", "2")].map(|(a, b)| (a.into(), b.into())).into());
+    let both = kms("EncryptionContext.a=1&EncryptionContext={}").parameters.encryption_context();
+    assert_eq!(both.unwrap_err().code, "InvalidParameter");
     for wrong in ["[]", "{\"a\":1}", "{\"a\":{}}", "{\"a\":\"1\",\"a\":\"2\"}", "{"] {
         assert_eq!(context(wrong).unwrap_err().code, "InvalidParameter");
     }

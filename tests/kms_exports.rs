@@ -217,13 +217,13 @@ fn lists_are_filtered_by_everything_published() {
         let keys = listed["Keys"]["Key"].as_array().unwrap();
         keys.iter().map(|key| text(key, "KeyId")).collect()
     };
-    assert_eq!(found("TagKey", "team"), [tagged.clone()]);
-    assert_eq!(found("TagValue", "db"), [tagged.clone()]);
-    assert_eq!(found("DKMSInstanceId", &instance), [inside.clone()]);
-    assert_eq!(found("AliasName", "alias/in"), [inside.clone()]);
-    assert_eq!(found("KeySpec", "EC_P256"), [inside.clone()]);
-    assert_eq!(found("KeyUsage", "SIGN/VERIFY"), [inside.clone()]);
-    assert_eq!(found("CreatorType", "User"), [tagged.clone(), inside]);
+    assert_eq!(found("TagKey", "team"), [tagged.as_str()]);
+    assert_eq!(found("TagValue", "db"), [tagged.as_str()]);
+    assert_eq!(found("DKMSInstanceId", &instance), [inside.as_str()]);
+    assert_eq!(found("AliasName", "alias/in"), [inside.as_str()]);
+    assert_eq!(found("KeySpec", "EC_P256"), [inside.as_str()]);
+    assert_eq!(found("KeyUsage", "SIGN/VERIFY"), [inside.as_str()]);
+    assert_eq!(found("CreatorType", "User"), [tagged.as_str(), &inside]);
     assert_eq!(found("Creator", "Ecs").len(), 1);
     assert_eq!(found("KeyId", &tagged), [tagged]);
 }

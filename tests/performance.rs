@@ -112,3 +112,30 @@ fn limits_are_kept_shown_recorded_and_refused_out_of_range() {
     );
     assert_eq!((status, &answer["Code"]), (404, &"InvalidDiskId.NotFound".into()), "{answer}");
 }
+
+#[test]
+fn requests_wait_for_the_limits_and_a_detach_ends_the_wait() {
+    if !tools::have("qemu-io") {
+        return;
+    }
+    let folder = scratch();
+    let daemon = Daemon::start(&folder.path().join("d"));
+    daemon.disk_with("db", "1G", &["--iops-limit", "50"]);
+    let uri = daemon.uri("db");
+    let reads = ["-c", "read 0 4k"].repeat(40);
+    let all: Vec<&str> = ["-f", "raw"].into_iter().chain(reads).chain([uri.as_str()]).collect();
+    let begun = std::time::Instant::now();
+    tools::run("qemu-io", &all);
+    // 40 requests, of which the burst gives 1.25 away.
+    assert!(begun.elapsed().as_secs_f64() > 38.0 / 50.0, "{:?}", begun.elapsed());
+
+    daemon.ok(&["disk", "set", "db", "--iops-limit", "off", "--throughput-limit", "1MiB"]);
+    let writes = ["-c", "aio_write 0 16M"].repeat(8);
+    let all: Vec<&str> = ["-f", "raw"].into_iter().chain(writes).chain([uri.as_str()]).collect();
+    let mut client = tools::command("qemu-io").args(&all).spawn().unwrap();
+    let here = || daemon.log().matches("NBD client attached").count() == 2;
+    tools::wait_until("the second client to be there", here);
+    daemon.ok(&["disk", "detach", "db"]);
+    client.kill().unwrap();
+    client.wait().unwrap();
+}

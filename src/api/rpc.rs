@@ -212,9 +212,20 @@ impl Parameters {
         self.context("EncryptionContext")
     }
 
-    /// As [`Parameters::encryption_context`], under another name.
+    /// As [`Parameters::encryption_context`], under another name. An old official client sends
+    /// `EncryptionContext.disk=d-1` instead of JSON: to overlook that would be to bind to nothing.
     pub fn context(&self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
-        Ok(self.json::<Context>(name)?.map(|context| context.0).unwrap_or_default())
+        let json = self.json::<Context>(name)?.map(|context| context.0);
+        let flat = self.values.0.iter().filter_map(|(known, value)| {
+            let member = known.strip_prefix(name)?.strip_prefix('.')?;
+            Some((member.to_owned(), value.clone()))
+        });
+        let flat: BTreeMap<String, String> = flat.collect();
+        match json {
+            Some(_) if !flat.is_empty() => Err(ApiError::invalid(name)),
+            Some(context) => Ok(context),
+            None => Ok(flat),
+        }
     }
 
     /// A value that is JSON text.

@@ -117,12 +117,29 @@ pub struct Disk {
     locks: RangeLocks,
     flush_state: FlushState,
     throttle: Throttle,
+    pieces: Pieces,
+}
+
+/// How many bytes a request moves between cipher and storage at a time, under one hold of locks.
+#[derive(Clone, Copy, Debug)]
+struct Pieces {
+    read: usize,
+    write: usize,
+}
+
+impl Pieces {
+    /// Through a page cache: small enough to be still in the core's own cache at the second touch.
+    const CACHED: Self = Self { read: 128 << 10, write: 64 << 10 };
+    /// To a device: large enough to keep it busy.
+    const DIRECT: Self = Self { read: 1 << 20, write: 1 << 20 };
 }
 
 impl Disk {
     /// A disk over its one writable layer, without limits.
     pub fn new(top: Layer<Writable>) -> Self {
+        let is_direct = top.capabilities().writes_wait;
         Self {
+            pieces: if is_direct { Pieces::DIRECT } else { Pieces::CACHED },
             top,
             locks: RangeLocks::new(),
             flush_state: FlushState::default(),

@@ -7,10 +7,6 @@ use crate::units::ByteOffset;
 use super::align::Span;
 use super::{Disk, DiskError, Waiting};
 
-/// Bytes read, then decrypted, at a time: they are still in the core's own cache then, and a writer
-/// waits for no more than this.
-const READ_PIECE_BYTES: usize = 128 << 10;
-
 impl Disk {
     /// The whole data units that a request touches. Buffers are taken for
     /// [`Span::covered_bytes`]; the request's own bytes lie at [`Span::payload`] in them.
@@ -34,7 +30,7 @@ impl Disk {
     ) -> Result<bool, DiskError> {
         debug_assert_eq!(data.len(), span.covered_bytes());
         present.clear();
-        for (piece, place) in span.pieces(READ_PIECE_BYTES) {
+        for (piece, place) in span.pieces(self.pieces.read) {
             if !self.read_piece(&piece, &mut data[place], present, waiting)? {
                 return Ok(false);
             }

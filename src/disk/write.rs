@@ -7,10 +7,6 @@ use crate::units::DataUnit;
 use super::align::Span;
 use super::{Disk, DiskError};
 
-/// Bytes encrypted, then written, at a time: they are still in the core's own cache then, and others
-/// who want the same units wait for no more than this.
-const WRITE_PIECE_BYTES: usize = 64 << 10;
-
 impl Disk {
     /// Writes the bytes at [`Span::payload`] of `data`, which is [`Span::covered_bytes`] long and
     /// comes back as ciphertext: it is the request's own buffer, never the client's memory.
@@ -26,7 +22,7 @@ impl Disk {
         durability: Durability,
     ) -> Result<(), DiskError> {
         debug_assert_eq!(data.len(), span.covered_bytes());
-        for (piece, place) in span.pieces(WRITE_PIECE_BYTES) {
+        for (piece, place) in span.pieces(self.pieces.write) {
             self.write_piece(&piece, &mut data[place])?;
         }
         match durability {

@@ -39,6 +39,8 @@ pub(super) enum Weight {
     },
     /// It may wait for a device.
     Waits,
+    /// As everything on its disk it waits, so many at a time do: for the workers.
+    AlwaysWaits,
 }
 
 /// The threads of one connection.
@@ -139,6 +141,7 @@ impl<'a> Crew<'a> {
         while let Some((job, weight)) = reader.next_job() {
             match weight {
                 Weight::Small => reader.run(job),
+                Weight::AlwaysWaits => self.link.run_on_worker(job),
                 Weight::Large { ahead_max } => {
                     if let Some(job) = self.give_away(scope, job, ahead_max) {
                         reader.run_large(job);

@@ -258,6 +258,10 @@ fn durability(fua: bool) -> Durability {
 
 /// Reads a range so that it is in the page cache.
 fn warm(disk: &Disk, at: ByteOffset, len: ByteCount) -> Result<(), DiskError> {
+    if disk.capabilities().writes_wait {
+        // Nothing would keep what was read.
+        return Ok(());
+    }
     let mut bytes = vec![0; CACHE_STEP_BYTES as usize + 2 * 4096];
     let mut present = Presence::default();
     let end = at.plus(ByteCount::new(len.get().min(CACHE_BYTES_MAX)));

@@ -40,6 +40,10 @@ const READS_AHEAD_MAX: usize = 1;
 /// they have to be in the cache still when their turn comes.
 const WRITES_AHEAD_MAX: usize = 2;
 
+/// How long one wait for the limits of a disk lasts before looking whether the connection was hung
+/// up on.
+const LIMIT_STEP: Duration = Duration::from_millis(50);
+
 /// How long one wait for a buffer lasts before looking whether the connection was hung up on.
 const BUFFER_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -52,6 +56,8 @@ pub(super) struct Link {
     pub(super) metrics: ExportMetrics,
     /// Large requests under way.
     pub(super) large_under_way: AtomicUsize,
+    /// No page cache stands before the device.
+    pub(super) is_direct: bool,
 }
 
 /// The reading side of one connection.
@@ -75,7 +81,9 @@ pub(super) fn run(
 ) {
     let metrics = ExportMetrics::register(visit.attachment().disk_id(), &command_names());
     let outbound = Arc::new(Outbound::new(Arc::clone(socket)));
+    let is_direct = visit.disk().capabilities().writes_wait;
     let link = Arc::new(Link {
+        is_direct,
         server: Arc::clone(server),
         negotiated,
         visit,
@@ -149,8 +157,9 @@ impl Reader<'_> {
                 self.send();
             }
             let job = self.take(decoded)?;
-            match weigh(&job) {
+            match self.weigh(&job) {
                 Weight::Small => self.run(job),
+                Weight::AlwaysWaits => self.link.run_on_worker(job),
                 weight => return Ok(Some((job, weight))),
             }
         }
@@ -185,6 +194,7 @@ impl Reader<'_> {
             }
             verdict => verdict,
         };
+        self.keep_to_limits(&decoded, command)?;
         let span = self.span_of(&decoded, command);
         let cost = span.covered_bytes();
         if !self.link.outbound.try_begin(cost) {
@@ -252,20 +262,55 @@ impl Reader<'_> {
             self.send();
         }
     }
-}
 
-/// Who should run the job.
-fn weigh(job: &Job) -> Weight {
-    let is_large = job.length >= LARGE_BYTES;
-    match job.command {
-        Ok(Command::Read { .. }) if is_large => Weight::Large { ahead_max: READS_AHEAD_MAX },
-        Ok(Command::Write { fua: false }) if is_large => {
-            Weight::Large { ahead_max: WRITES_AHEAD_MAX }
+    /// Who should run the job.
+    fn weigh(&self, job: &Job) -> Weight {
+        let is_large = job.length >= LARGE_BYTES;
+        match job.command {
+            Err(_) => Weight::Small,
+            Ok(Command::Read { .. } | Command::Write { .. }) if self.link.is_direct => {
+                Weight::AlwaysWaits
+            }
+            Ok(Command::Read { .. }) if is_large => Weight::Large { ahead_max: READS_AHEAD_MAX },
+            Ok(Command::Write { fua: false }) if is_large => {
+                Weight::Large { ahead_max: WRITES_AHEAD_MAX }
+            }
+            Ok(Command::Read { .. } | Command::Write { fua: false }) => Weight::Small,
+            Ok(Command::Flush) => Weight::Waits,
+            _ if job.length == 0 => Weight::Small,
+            _ => Weight::Waits,
         }
-        Ok(Command::Read { .. } | Command::Write { fua: false }) | Err(_) => Weight::Small,
-        Ok(Command::Flush) => Weight::Waits,
-        _ if job.length == 0 => Weight::Small,
-        _ => Weight::Waits,
+    }
+
+    /// Waits as long as the limits of the disk want. Nothing of the request is in memory yet.
+    fn keep_to_limits(
+        &mut self,
+        decoded: &Decoded,
+        command: Result<Command, Errno>,
+    ) -> Result<(), Gone> {
+        let throttle = self.link.visit.disk().throttle();
+        if !throttle.is_on() {
+            return Ok(());
+        }
+        let bytes = match command {
+            Ok(Command::Read { .. } | Command::Write { .. }) => decoded.length,
+            Ok(Command::Trim { .. } | Command::WriteZeroes { .. }) => 0,
+            _ => return Ok(()),
+        };
+        let mut left = throttle.admit(self.link.server.clock.monotonic(), bytes);
+        if left.is_zero() {
+            return Ok(());
+        }
+        self.send();
+        while !left.is_zero() {
+            if self.must_end() {
+                return Err(Gone);
+            }
+            let step = left.min(LIMIT_STEP);
+            std::thread::sleep(step);
+            left -= step;
+        }
+        Ok(())
     }
 }
 

@@ -59,7 +59,7 @@ async function main() {
     } catch (error) {
       // Each client tells the status in its own way, and both put a word behind the code.
       const response = error.entry && error.entry.response;
-      const told = /^code: (\d+),/.exec(error.message);
+      const told = /\bcode: (\d+),/.exec(error.message);
       const data = error.data || {};
       outcome = {
         error: {

@@ -106,13 +106,14 @@ class CoreClient:
         if product == "kms":
             name = f"aliyunsdkkms.request.v20160120.{action}Request"
             request = getattr(importlib.import_module(name), action + "Request")()
-            setters = {name: getattr(request, "set_" + name, None) for name in parameters}
             for name, value in parameters.items():
-                text = json.dumps(value) if isinstance(value, (dict, list)) else value
-                if setters[name]:
-                    setters[name](text)
-                else:
-                    request.add_query_param(name, text)
+                setter = getattr(request, "set_" + name, None)
+                if setter:
+                    setter(json.dumps(value) if isinstance(value, dict) else value)
+                    continue
+                text = json.dumps(value) if name.endswith("Context") else value
+                for part, inner in flat({name: text}).items():
+                    request.add_query_param(part, inner)
         else:
             from aliyunsdkcore.request import CommonRequest
 
@@ -147,6 +148,7 @@ class NodeClient:
     """@alicloud/kms20160120 or @alicloud/pop-core, driven over a pipe."""
 
     def __init__(self, kind, endpoint, key):
+        self.kind = kind
         here = os.path.dirname(os.path.abspath(__file__))
         environment = {
             **os.environ,
@@ -165,11 +167,12 @@ class NodeClient:
         )
 
     def call(self, product, action, parameters):
-        flattened = {
-            name: json.dumps(value) if isinstance(value, dict) else value
-            for name, value in parameters.items()
-        }
-        line = {"version": VERSIONS[product], "action": action, "parameters": flattened}
+        if self.kind == "pop-core":  # the typed client takes maps as maps
+            parameters = {
+                name: json.dumps(value) if isinstance(value, dict) else value
+                for name, value in parameters.items()
+            }
+        line = {"version": VERSIONS[product], "action": action, "parameters": parameters}
         self.child.stdin.write(json.dumps(line) + "\n")
         self.child.stdin.flush()
         answer = json.loads(self.child.stdout.readline())

@@ -12,11 +12,15 @@ pub fn have(program: &str) -> bool {
         .output()
         .is_ok_and(|output| output.status.success());
     if !found {
-        let required = std::env::var("SEALDISK_REQUIRE_TOOLS").is_ok_and(|value| value == "1");
-        assert!(!required, "{program} is required here and not installed");
+        assert!(!are_required(), "{program} is required here and not installed");
         eprintln!("SKIPPED: {program} is not installed");
     }
     found
+}
+
+/// Whether a missing tool is a failure, as in `tools/test`.
+pub fn are_required() -> bool {
+    std::env::var("SEALDISK_REQUIRE_TOOLS").is_ok_and(|value| value == "1")
 }
 
 /// `PATH` with the administrators' directories, which ordinary users may lack.

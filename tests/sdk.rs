@@ -1,0 +1,84 @@
+//! The official SDKs against the real daemon: a case per action and client, its happy path and its
+//! published refusals. The cases are scripts in `tests/sdk/`; each prints what it checked.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at what it does not expect")]
+
+mod support;
+
+use std::process::Command;
+
+use support::daemon::Daemon;
+use support::tools;
+
+/// The Python clients of the second and first generation, by way of signing.
+const PYTHON: [&str; 4] = ["v2-acs3", "v2-acs4", "v2-rpc", "v1"];
+/// Those that speak to every product: only the client of KMS knows ACS4.
+const PYTHON_ALL: [&str; 3] = ["v2-acs3", "v2-rpc", "v1"];
+/// The Node clients.
+const NODE: [&str; 2] = ["kms-node", "pop-core"];
+
+/// An interpreter that has the SDKs, as `tools/test` makes one.
+fn python() -> Option<String> {
+    let Ok(python) = std::env::var("SEALDISK_PYTHON") else {
+        assert!(!tools::are_required(), "SEALDISK_PYTHON must name a Python with the SDKs");
+        eprintln!("SKIPPED: SEALDISK_PYTHON is not set");
+        return None;
+    };
+    Some(python)
+}
+
+fn run(script: &str, clients: &[&str]) {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let daemon = Daemon::start_with(&data, &["--nbd-tcp", "off", "--http", "127.0.0.1:0"]);
+    for client in clients {
+        let output = Command::new(&python)
+            .arg("-B")
+            .arg(format!("{}/tests/sdk/{script}.py", env!("CARGO_MANIFEST_DIR")))
+            .arg(client)
+            .env("SEALDISK_ENDPOINT", daemon.http())
+            .env("SEALDISK_ACCESS_KEY", data.join("access-key.json"))
+            .output()
+            .expect("the script starts");
+        print!("{}", tools::text_of(&format!("{script}.py {client}"), &output));
+    }
+}
+
+#[test]
+fn kms_through_the_python_clients() {
+    run("kms", &PYTHON);
+}
+
+#[test]
+fn kms_through_the_node_clients() {
+    if python().is_none() || !tools::have("node") {
+        return;
+    }
+    if std::env::var_os("SEALDISK_NODE_MODULES").is_none() {
+        assert!(!tools::are_required(), "SEALDISK_NODE_MODULES must name the Node packages");
+        eprintln!("SKIPPED: SEALDISK_NODE_MODULES is not set");
+        return;
+    }
+    run("kms", &NODE);
+}
+
+#[test]
+fn ram_through_the_python_clients() {
+    run("ram", &PYTHON_ALL);
+}
+
+#[test]
+fn actiontrail_through_the_python_clients() {
+    run("actiontrail", &PYTHON_ALL);
+}
+
+#[test]
+fn disks_through_the_python_clients() {
+    run("ecs", &PYTHON_ALL);
+}
+
+#[test]
+fn signatures_through_the_python_clients() {
+    run("signing", &PYTHON);
+}
