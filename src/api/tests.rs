@@ -232,6 +232,22 @@ async fn slow_clients_and_old_connections_are_sent_away() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_read_is_sent_away() {
+    let soon = Duration::from_millis(50);
+    let server = Server::start(Bounds { write_timeout: soon, ..PATIENT });
+    let mut stream = server.connect().await;
+    let ask = format!("/?Action=A&Version=2016-01-20&Note={}", "x".repeat(50_000));
+    let ask = get(&ask).replace("Connection: close\r\n", "");
+    // More answers than the socket holds: the server waits for us, then no longer.
+    let mut refused = false;
+    for _ in 0..100 {
+        refused = refused || stream.write_all(ask.as_bytes()).await.is_err();
+    }
+    assert!(refused, "the server would have waited for ever");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_failing_handler_fails_its_own_request_alone() {
     let server = Server::start(PATIENT);
     let (status, body) = server.ask(&get("/?Action=Panic&Version=2016-01-20")).await;
