@@ -12,12 +12,12 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 
 use crate::api::{Api, Endpoints, Gate};
-use crate::catalog::Catalog;
-use crate::catalog::sqlite::SqliteCatalog;
-use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, random_uuid};
-use crate::config::{Config, Mode, RootKey};
+use crate::clock::{Clock, Entropy};
+use crate::config::{Config, Mode};
 use crate::disk::{Disks, DisksParts, Recovery};
-use crate::kms::{Account, Kms, KmsParts, Swept, root};
+use crate::kms::remote::RemoteKms;
+use crate::kms::root::Root;
+use crate::kms::{Account, DataKeys, Kms, KmsParts, Swept};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
@@ -30,17 +30,23 @@ use crate::trail::Trail;
 mod access_key;
 mod error;
 mod faces;
+mod foundation;
 mod process;
 
 pub use error::DaemonError;
 use faces::Faces;
+use foundation::Foundation;
 use process::Wish;
+pub use process::take_data_dir;
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
 
 /// How often finished histograms are folded, so that they do not grow where nobody scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// How often records that no checkpoint of the trail covers are looked for.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether a key is due for deletion or rotation, or material expires.
 const DUE_KEYS_INTERVAL: Duration = Duration::from_secs(60);
@@ -50,8 +56,8 @@ const DUE_KEYS_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Ready {
     /// Where it listens, ports as bound.
     pub endpoints: Endpoints,
-    /// The root key's file.
-    pub root_key: PathBuf,
+    /// Where the root key comes from.
+    pub root_key: String,
     /// It was made just now.
     pub root_key_created: bool,
     /// File that tells the owner's access key; in development alone.
@@ -66,6 +72,8 @@ pub struct Ready {
 struct House {
     disks: Arc<Disks>,
     kms: Arc<Kms>,
+    root: Arc<Root>,
+    remote_kms: Option<String>,
     ram: Arc<Ram>,
     trail: Arc<Trail>,
     clock: Arc<dyn Clock>,
@@ -99,6 +107,9 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
         tracing::warn!("some clients did not finish in time and were cut off");
     }
     house.disks.close_all();
+    if let Err(error) = house.trail.checkpoint() {
+        tracing::error!(%error, "the trail ends without a checkpoint");
+    }
     process::remove_sockets(config);
     runtime.shutdown_timeout(Duration::from_secs(5));
     tracing::info!("stopped");
@@ -106,44 +117,34 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
 }
 
 fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
-    let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
-        (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
     let lock = process::take_data_dir(&config.data_dir)?;
     let layers = config.data_dir.join("layers");
     process::make_private_dir(&layers)?;
     let metrics = install_metrics()?;
-    let catalog: Arc<dyn Catalog> =
-        Arc::new(SqliteCatalog::open(&config.data_dir.join("catalog.db"))?);
-    let RootKey::File { path, may_create } = &config.root_key;
-    // A catalog that knows a root key must never get a second one: its file is missing, not due.
-    let may_create = *may_create && catalog.root()?.is_none();
-    let root_key_created = may_create && !path.exists();
-    let root = root::load_or_create(path, may_create, &*entropy)?;
-    root::check_known(&*catalog, &root)?;
-    let is_new = catalog.root()?.is_none();
-    let trail_key = root::trail_key(&root);
-    let trail_dir = config.data_dir.join("trail");
-    let trail = Trail::open(&trail_dir, trail_key, Arc::clone(&clock), Arc::clone(&entropy))?;
-    let trail = Arc::new(trail);
-    let account = Account { account_id: config.account_id.clone(), region: config.region.clone() };
+    let Foundation {
+        clock,
+        entropy,
+        catalog,
+        account,
+        root,
+        root_key_created,
+        is_new,
+        trail,
+        caller,
+    } = Foundation::lay(config)?;
     let ram = Arc::new(Ram::new(RamParts {
         catalog: Arc::clone(&catalog),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        key: root::ram_key(&root),
+        key: root.ram_key(),
         account_id: config.account_id.clone(),
     }));
-    if is_new {
-        // As if the owner had consented in the console: the role may be deleted and made again.
-        ram.grant_ecs_role()?;
-    }
-    let caller = Caller::system(random_uuid(&*entropy));
-    let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
+    let access_key = first_start(config, (&*ram, &*trail), (is_new, &caller))?;
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
         ram: Arc::clone(&ram),
-        root,
+        sealing_key: root.sealing_key(),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
         account: account.clone(),
@@ -151,7 +152,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let disks = Arc::new(Disks::new(DisksParts {
         catalog,
         trail: Arc::clone(&trail),
-        kms: Arc::clone(&kms),
+        kms: data_keys(config, &kms, (&clock, &entropy))?,
         ram: Arc::clone(&ram),
         store: Arc::new(FileStore::new(&layers)),
         clock: Arc::clone(&clock),
@@ -162,22 +163,51 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     report(&recovery);
     let ready = Ready {
         endpoints: configured(config),
-        root_key: path.clone(),
+        root_key: root.provider().place(),
         root_key_created,
         access_key,
         protection: secret::protection(),
         recovery,
     };
-    let house = House { disks, kms, ram, trail, clock, entropy, metrics, account, _lock: lock };
+    let house = House {
+        disks,
+        kms,
+        root: Arc::new(root),
+        remote_kms: config.remote_kms.as_ref().map(|remote| remote.endpoint.to_string()),
+        ram,
+        trail,
+        clock,
+        entropy,
+        metrics,
+        account,
+        _lock: lock,
+    };
     Ok((house, ready))
 }
 
-/// In production the owner makes access keys over the unix socket, and nothing writes them down.
-fn first_access_key(
+/// The KMS of the disks: the one in the house, or the one on another host.
+fn data_keys(
+    config: &Config,
+    kms: &Arc<Kms>,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+) -> Result<Arc<dyn DataKeys>, DaemonError> {
+    let Some(remote) = &config.remote_kms else { return Ok(Arc::clone(kms) as _) };
+    let remote = RemoteKms::new(remote, Arc::clone(clock), Arc::clone(entropy));
+    Ok(Arc::new(remote.map_err(DaemonError::RemoteKms)?))
+}
+
+/// What an account has from its beginning: the role of the disk service, and in development an
+/// access key of the owner. In production the owner makes access keys over the unix socket, and
+/// nothing writes them down.
+fn first_start(
     config: &Config,
     (ram, trail): (&Ram, &Trail),
-    caller: &Caller,
+    (is_new, caller): (bool, &Caller),
 ) -> Result<Option<PathBuf>, DaemonError> {
+    if is_new {
+        // As if the owner had consented in the console: the role may be deleted and made again.
+        ram.grant_ecs_role()?;
+    }
     match config.mode {
         Mode::Development => {
             access_key::write_first((ram, trail, &config.region), caller, &config.data_dir)
@@ -280,6 +310,7 @@ async fn serve_control_plane(
     let mut timers = tokio::task::JoinSet::new();
     timers.spawn(fold_metrics(house.metrics.clone()));
     timers.spawn(run_due(Arc::clone(&house.kms)));
+    timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
     announce(ready);
     while signals.wait().await == Wish::Reload {
         faces::reload(tls.as_deref());
@@ -296,6 +327,20 @@ async fn fold_metrics(metrics: PrometheusHandle) {
     loop {
         ticks.tick().await;
         metrics.run_upkeep();
+    }
+}
+
+/// Signs a checkpoint of the trail where there are records since the last one.
+async fn sign_checkpoints(trail: Arc<Trail>) {
+    let mut ticks = tokio::time::interval(CHECKPOINT_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let trail = Arc::clone(&trail);
+        match tokio::task::spawn_blocking(move || trail.checkpoint()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "no checkpoint of the trail"),
+            Err(error) => tracing::error!(%error, "a checkpoint ended abnormally"),
+        }
     }
 }
 
@@ -330,7 +375,8 @@ fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
         account_id: house.account.account_id.clone(),
         region: house.account.region.clone(),
         endpoints,
-        root_key_provider: "file",
+        root: Arc::clone(&house.root),
+        remote_kms: house.remote_kms.clone(),
         attached_disks: Box::new(move || disks.attached_count()),
         render_metrics: Box::new(move || metrics.render()),
     }

@@ -375,11 +375,35 @@ fn layers_come_bottom_first(catalog: &dyn Catalog) {
 
 fn there_is_one_root(catalog: &dyn Catalog) {
     assert_eq!(catalog.root().unwrap(), None);
-    let root =
-        RootRecord { provider: "file".into(), root_key_id: "0011".into(), canary: vec![1, 2, 3] };
+    let root = RootRecord {
+        provider: "file".into(),
+        parameters: String::new(),
+        root_key_id: "0011".into(),
+        sealed_key: vec![1, 2, 3],
+        previous_id: None,
+        since: Timestamp::from_unix_millis(5),
+    };
     must(catalog, &[Operation::InsertRoot(root.clone())]);
     assert_eq!(catalog.root().unwrap(), Some(root.clone()));
-    assert!(matches!(apply(catalog, &[Operation::InsertRoot(root)]), Err(CatalogError::Exists)));
+    let again = apply(catalog, &[Operation::InsertRoot(root.clone())]);
+    assert!(matches!(again, Err(CatalogError::Exists)));
+    let next = RootRecord {
+        provider: "passphrase".into(),
+        parameters: "salt".into(),
+        root_key_id: "0022".into(),
+        sealed_key: vec![4],
+        previous_id: Some("0011".into()),
+        since: Timestamp::from_unix_millis(6),
+    };
+    let replace = |seen: &str| Operation::ReplaceRoot {
+        record: next.clone(),
+        seen_root_key_id: seen.to_owned(),
+    };
+    assert!(matches!(apply(catalog, &[replace("0033")]), Err(CatalogError::Changed)));
+    assert_eq!(catalog.root().unwrap(), Some(root));
+    must(catalog, &[replace("0011")]);
+    assert_eq!(catalog.root().unwrap(), Some(next.clone()));
+    assert!(matches!(apply(catalog, &[replace("0011")]), Err(CatalogError::Changed)));
 }
 
 fn readers_do_not_wait_for_a_gate(catalog: &dyn Catalog) {

@@ -5,7 +5,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sealdisk::config::{Config, ConfigError, Https, LogFormat, LogLevel, RootKey, load, parse};
+use sealdisk::config::{
+    Config, ConfigError, Https, LogFormat, LogLevel, PassphraseFrom, RootKey, load, parse,
+};
 use sealdisk::units::ByteCount;
 
 const SHIPPED: &str = include_str!("../config/sealdisk.yaml");
@@ -40,7 +42,7 @@ fn the_shipped_file_documents_every_option_with_default_and_danger() {
     let mut options = 0;
     for section in options_of("") {
         let inner = match section.as_str() {
-            "root_key" | "nbd" | "api" | "limits" | "log" => options_of(&section),
+            "root_key" | "kms" | "nbd" | "api" | "limits" | "log" => options_of(&section),
             _ => vec![],
         };
         let body = SHIPPED.split(&format!("\n{section}:")).nth(1).unwrap_or_else(|| {
@@ -55,7 +57,7 @@ fn the_shipped_file_documents_every_option_with_default_and_danger() {
             options += 1;
         }
     }
-    assert_eq!(options, 18);
+    assert_eq!(options, 22);
 }
 
 fn assert_documented(text: &str, start: &str) {
@@ -105,6 +107,71 @@ fn what_is_written_is_meant() {
 }
 
 #[test]
+fn a_root_key_comes_from_where_it_is_said_to() {
+    let root_key = |text: &str| read(&format!("root_key: {{{text}}}\n")).unwrap().root_key;
+    let passphrase = |from| RootKey::Passphrase { from };
+    let file = PassphraseFrom::File("/run/phrase".into());
+    assert_eq!(root_key("provider: passphrase"), passphrase(PassphraseFrom::Prompt));
+    assert_eq!(root_key("provider: passphrase, passphrase_file: /run/phrase"), passphrase(file));
+    assert_eq!(
+        root_key("provider: passphrase, credential: phrase"),
+        passphrase(PassphraseFrom::Credential("phrase".into()))
+    );
+    assert_eq!(
+        root_key("provider: passphrase, credential: phrase, passphrase_file: prompt"),
+        passphrase(PassphraseFrom::Prompt)
+    );
+    let credential = |name: &str| RootKey::Credential { name: name.into() };
+    assert_eq!(root_key("provider: credential"), credential("sealdisk-root-key"));
+    assert_eq!(root_key("provider: credential, credential: k.1"), credential("k.1"));
+    let moving = read(
+        "root_key:\n  provider: credential\n\
+         \x20 previous:\n    provider: file\n    path: /a/root.key\n",
+    )
+    .unwrap();
+    assert_eq!(moving.root_key, credential("sealdisk-root-key"));
+    let before = RootKey::File { path: "/a/root.key".into(), may_create: false };
+    assert_eq!(moving.previous_root_key, Some(before));
+    for (text, expected) in [
+        ("credential: ../key", "is no credential; allowed: letters"),
+        ("credential: .key", "is no credential"),
+        ("passphrase_file: phrase", "is no absolute path"),
+        ("previous: {path: /a}", "missing field `provider`"),
+        ("previous: {provider: file, create: true}", "unknown option `create`"),
+    ] {
+        let refused = refusal(&format!("root_key: {{{text}}}\n"));
+        assert!(refused.contains(expected), "{refused}");
+    }
+}
+
+#[test]
+fn a_remote_kms_is_where_it_is_said_to_be() {
+    let remote = |text: &str| read(&format!("kms:\n  remote: {{{text}}}\n"));
+    let found = remote("endpoint: 'https://kms.example.com:8643', access_key_file: /k.json");
+    let found = found.unwrap().remote_kms.unwrap();
+    assert_eq!(found.endpoint.to_string(), "https://kms.example.com:8643");
+    assert_eq!((found.ca_file, found.default_key), (None, None));
+    assert_eq!(found.timeout, Duration::from_secs(10));
+    let found = remote(
+        "endpoint: 'https://h', access_key_file: /k, ca_file: /ca, default_key: alias/d, \
+         timeout: 2s",
+    );
+    let found = found.unwrap().remote_kms.unwrap();
+    assert_eq!(found.default_key.as_deref(), Some("alias/d"));
+    assert_eq!(found.timeout, Duration::from_secs(2));
+    for (text, expected) in [
+        ("endpoint: 'https://h'", "missing field `access_key_file`"),
+        ("endpoint: 'http://10.0.0.1', access_key_file: /k", "would send data keys in clear"),
+        ("endpoint: kms, access_key_file: /k", "`kms` is no endpoint; allowed: https://HOST"),
+        ("endpoint: 'https://h', access_key_file: k", "is no absolute path"),
+        ("endpoint: 'https://h', access_key_file: /k, timeout: 1h", "is out of range"),
+    ] {
+        let refused = remote(text).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{refused}");
+    }
+}
+
+#[test]
 fn an_unknown_option_is_refused_with_its_line_and_the_allowed_ones() {
     assert_eq!(
         refusal("data_dir: /a\nnbd:\n  unix: off\n  max_conections: 4\n"),
@@ -121,7 +188,7 @@ fn each_wrong_value_is_refused_with_its_line_and_what_is_allowed() {
         ("region: CN\n", "1:9: region: `CN` is no region; allowed: 2 to 32"),
         (
             "root_key:\n  provider: tpm\n",
-            "2:13: root_key.provider: `tpm` is not known; allowed: file",
+            "2:13: root_key.provider: `tpm` is not known; allowed: file, passphrase, credential",
         ),
         ("root_key:\n  create: yes\n", "2:11: root_key.create: invalid type: string \"yes\""),
         ("nbd:\n  tcp: localhost\n", "2:8: nbd.tcp: `localhost` is no address; allowed: IP:PORT"),

@@ -8,13 +8,15 @@ mod support;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{Catalog, Page};
+use sealdisk::clock::{SystemClock, SystemEntropy};
 use sealdisk::crypto::{aead, kdf};
-use sealdisk::secret::Secret;
+use sealdisk::kms::root::{KeyFile, Root, RootParts};
 use support::api;
 use support::daemon::Daemon;
 use support::needles::{MemoryScan, Needles, scan_memory};
@@ -222,7 +224,7 @@ fn kms_and_root_keys_are_nowhere_readable() {
     daemon.ok(&["disk", "attach", "db"]);
     daemon.ok(&["key", "list"]);
     let found = scan(&daemon, needles());
-    for name in ["root", "material", "trail", "kms"] {
+    for name in ["root", "sealing", "material", "trail", "kms"] {
         assert_one_place(&daemon, &found, name, name);
     }
 }
@@ -356,14 +358,6 @@ fn kms_keys(data: &Path) -> Needles {
     let text = std::fs::read_to_string(data.join("root.key")).unwrap();
     let root: Vec<u8> =
         (0..32).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect();
-    let secret = Secret::from_fn(32, |bytes| bytes.copy_from_slice(&root));
-    let material_key = kdf::hkdf_sha256(&secret, b"sealdisk/kms/material/v1", 32);
-    let trail_key = sealdisk::kms::root::trail_key(&secret);
-    let mut needles = Needles::default()
-        .key("root", &root)
-        .written_key("root", &root)
-        .key("kms", material_key.expose())
-        .key("trail", trail_key.expose());
     // A copy, for the daemon may be using the catalog itself.
     let copy = tempfile::tempdir().unwrap();
     for name in ["catalog.db", "catalog.db-wal"] {
@@ -371,7 +365,24 @@ fn kms_keys(data: &Path) -> Needles {
             std::fs::copy(data.join(name), copy.path().join(name)).unwrap();
         }
     }
-    let catalog = SqliteCatalog::open(&copy.path().join("catalog.db")).unwrap();
+    let catalog = Arc::new(SqliteCatalog::open(&copy.path().join("catalog.db")).unwrap());
+    let provider = KeyFile { path: data.join("root.key"), may_create: false };
+    let unlocked = Root::unlock(RootParts {
+        catalog: catalog.clone(),
+        provider: Box::new(provider),
+        previous: None,
+        clock: Arc::new(SystemClock::new()),
+        entropy: Arc::new(SystemEntropy),
+    });
+    let unlocked = unlocked.unwrap();
+    let sealing_key = unlocked.sealing_key();
+    let material_key = kdf::hkdf_sha256(&sealing_key, b"sealdisk/kms/material/v1", 32);
+    let mut needles = Needles::default()
+        .key("root", &root)
+        .written_key("root", &root)
+        .key("sealing", sealing_key.expose())
+        .key("kms", material_key.expose())
+        .key("trail", unlocked.trail_key().expose());
     let mut count = 0;
     for key in catalog.keys(Page::ALL).unwrap().items {
         for version in catalog.key_versions(&key.key_id, Page::ALL).unwrap().items {

@@ -4,8 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it does not expect")]
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,12 +12,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{
-    Catalog, CatalogError, KeyRecord, KeyState, KeyVersionRecord, Operation, Page, RootRecord,
+    Catalog, CatalogError, KeyRecord, KeyState, KeyVersionRecord, Operation, Page,
 };
 use sealdisk::clock::{Clock, ManualClock, SeededEntropy, Timestamp};
 use sealdisk::crypto::aead;
 use sealdisk::kms::context::Context;
-use sealdisk::kms::root::{RootError, load_or_create};
 use sealdisk::kms::{
     Account, Action, CreateKey, DISK_CONSENT_TAG, ECS_KEY_ALIAS, KeyFilter, Kms, KmsError,
     KmsParts, Paging, blob, state,
@@ -66,6 +64,10 @@ impl SegmentFiles for Breakable {
         let is_broken = self.is_broken.clone();
         Ok(Box::new(BreakableFile { real: self.real.create(name, reserve)?, is_broken }))
     }
+    fn head(&self, may_create: bool) -> io::Result<Box<dyn SegmentFile>> {
+        self.real.head(may_create)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.real.path(name)
     }
@@ -114,7 +116,7 @@ impl House {
             catalog: catalog.clone(),
             trail: trail.clone(),
             ram: ram(&(catalog.clone() as Arc<dyn Catalog>), &(clock.clone() as _)),
-            root: root_key(),
+            sealing_key: root_key(),
             clock: clock.clone(),
             entropy,
             account: account(),
@@ -1005,81 +1007,6 @@ fn keys_outlive_a_restart() {
     assert_eq!(house.kms.decrypt(&root(), &blob, &none()).unwrap().plaintext.expose(), b"x");
 }
 
-// ---- the root key -----------------------------------------------------------------------------
-
-fn reopen(scratch: &Path, catalog: &Arc<SqliteCatalog>, root: Secret) -> Result<Kms, KmsError> {
-    let clock = Arc::new(ManualClock::default());
-    let entropy = Arc::new(SeededEntropy::new(9));
-    let dir = tempfile::tempdir_in(scratch).unwrap().keep();
-    let trail = Trail::open(&dir, Secret::zeroed(32), clock.clone(), entropy.clone()).unwrap();
-    let catalog: Arc<dyn Catalog> = catalog.clone();
-    let trail = Arc::new(trail);
-    let ram = ram(&catalog, &(clock.clone() as _));
-    Kms::open(KmsParts { catalog, trail, ram, root, clock, entropy, account: account() })
-}
-
-#[test]
-fn missing_wrong_and_corrupt_are_three_errors() {
-    let house = House::new();
-    house.key();
-    let path = house.scratch.path().join("root.key");
-    let missing = load_or_create(&path, false, &SeededEntropy::new(1)).unwrap_err();
-    assert!(matches!(missing, RootError::Missing { .. }), "{missing:?}");
-    assert!(missing.to_string().contains("root.key") && !path.exists());
-
-    let reopen = |root| reopen(house.scratch.path(), &house.catalog, root);
-    reopen(root_key()).unwrap();
-    let wrong = reopen(Secret::zeroed(32)).unwrap_err();
-    assert!(matches!(wrong, KmsError::Root(RootError::Wrong { .. })), "{wrong:?}");
-
-    let raw = rusqlite::Connection::open(house.scratch.path().join("catalog.db")).unwrap();
-    let corrupt = |sql: &str| {
-        raw.execute(sql, []).unwrap();
-        let error = reopen(root_key()).unwrap_err();
-        assert!(matches!(error, KmsError::Root(RootError::Corrupt)), "{error:?}");
-    };
-    let keep: RootRecord = house.catalog.root().unwrap().unwrap();
-    corrupt("UPDATE root SET canary = zeroblob(52)");
-    corrupt("UPDATE root SET canary = x'00'");
-    corrupt("DELETE FROM root");
-    house.catalog.apply(&[Operation::InsertRoot(keep)], &mut || Ok(())).unwrap();
-    reopen(root_key()).unwrap();
-    corrupt("UPDATE root SET root_key_id = 'another'");
-}
-
-#[test]
-fn a_root_key_file_is_made_once_private_and_whole() {
-    let scratch = tempfile::tempdir().unwrap();
-    let path = scratch.path().join("root.key");
-    let entropy = SeededEntropy::new(4);
-    let made = load_or_create(&path, true, &entropy).unwrap();
-    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-    assert_eq!(mode & 0o7777, 0o600);
-    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
-    assert!(load_or_create(&path, true, &entropy).unwrap() == made);
-    assert!(load_or_create(&path, false, &entropy).unwrap() == made);
-    // What a crash left under the unfinished name does not hinder.
-    std::fs::remove_file(&path).unwrap();
-    std::fs::write(scratch.path().join("root.key.new"), "half").unwrap();
-    load_or_create(&path, true, &entropy).unwrap();
-
-    let text = std::fs::read_to_string(&path).unwrap();
-    for mode in [0o640, 0o604, 0o620, 0o610] {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        let error = load_or_create(&path, true, &entropy).unwrap_err();
-        assert!(matches!(error, RootError::Exposed { .. }), "{error:?}");
-        assert!(error.to_string().contains(&format!("{mode:04o}")), "{error}");
-    }
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
-    load_or_create(&path, false, &entropy).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    for junk in ["", "00", &text[..63], &format!("{text}00"), &"g".repeat(64), &"0".repeat(70)] {
-        std::fs::write(&path, junk).unwrap();
-        let error = load_or_create(&path, true, &entropy).unwrap_err();
-        assert!(matches!(error, RootError::Malformed { .. }), "{junk}: {error:?}");
-    }
-}
-
 // ---- errors -----------------------------------------------------------------------------------
 
 #[test]
@@ -1095,10 +1022,6 @@ fn no_error_tells_a_secret() {
         format!("{:?}", kms.decrypt(&root(), &made.blob, &none()).unwrap_err()),
         format!("{:?}", kms.encrypt(&root(), &id, &[], &none()).unwrap_err()),
         format!("{:?}", KmsError::DamagedMaterial { version_id: version.version_id }),
-        format!(
-            "{:?}",
-            reopen(house.scratch.path(), &house.catalog, Secret::zeroed(32)).unwrap_err()
-        ),
     ];
     let decimal = format!("{:?}", made.plaintext.expose());
     for text in texts {

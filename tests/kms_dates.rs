@@ -55,7 +55,7 @@ impl House {
             catalog: catalog.clone(),
             trail: trail.clone(),
             ram,
-            root: key(),
+            sealing_key: key(),
             clock: clock.clone(),
             entropy,
             account: Account { account_id: ACCOUNT.into(), region: "cn-hangzhou".into() },

@@ -5,7 +5,7 @@ mod support;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::kms::{Kms, text};
 
 const MATERIAL: [u8; 32] = [0x5a; 32];
@@ -290,10 +290,14 @@ fn key_policies_belong_to_instances() {
     assert!(id.starts_with("key-"), "{id}");
     let first = text(&kms.ok("GetKeyPolicy", &[("KeyId", &arn)]), "Policy");
     assert!(first.contains("kms default key policy"), "{first}");
-    let policy = r#"{"Version":"1","Statement":[{"Effect":"Deny","Principal":{"RAM":["*"]},"Action":"kms:Decrypt","Resource":"*"}]}"#;
+    let owner = format!("acs:ram::{}:*", text(&created, "Creator"));
+    let statement = json!({
+        "Effect": "Deny", "Principal": {"RAM": [owner]}, "Action": "kms:Decrypt", "Resource": "*",
+    });
+    let policy = &json!({"Version": "1", "Statement": [statement]}).to_string();
     let set = [("KeyId", id.as_str()), ("PolicyName", "default"), ("Policy", policy)];
     kms.ok("SetKeyPolicy", &set);
-    assert_eq!(kms.ok("GetKeyPolicy", &set[..2])["Policy"], policy);
+    assert_eq!(kms.ok("GetKeyPolicy", &set[..2])["Policy"], policy.as_str());
     kms.refused("GetKeyPolicy", &[set[0], ("PolicyName", "other")], (400, "InvalidParameter"));
     kms.refused("SetKeyPolicy", &[set[0], ("Policy", "{}")], (400, "InvalidParameter"));
     kms.ok("ScheduleKeyDeletion", &[set[0], ("PendingWindowInDays", "7")]);

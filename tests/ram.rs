@@ -242,7 +242,9 @@ fn policies_are_read_strictly_and_kept_while_they_are_held() {
 fn roles_are_made_and_hold_policies() {
     let account = Account::start();
     let trust = json!({"Version": "1", "Statement": [{
-        "Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": ["ecs.aliyuncs.com"]},
+        "Effect": "Allow",
+        "Action": "sts:AssumeRole",
+        "Principal": {"Service": ["ecs.aliyuncs.com"]},
     }]})
     .to_string();
     let role = [("RoleName", "r1"), ("AssumeRolePolicyDocument", trust.as_str())];
@@ -290,12 +292,18 @@ fn a_user_may_what_the_policies_say_and_nothing_else() {
     let lookup = ("2020-07-06", "LookupEvents");
     assert_eq!(account.by(&key, lookup, &[]), "Forbidden.NoPermission");
 
-    let tagged = json!({"StringEquals": {"kms:tag/team": "db"}, "Bool": {"acs:SecureTransport": false},
+    let tagged = json!({
+        "StringEquals": {"kms:tag/team": "db"},
+        "Bool": {"acs:SecureTransport": false},
         "IpAddress": {"acs:SourceIp": ["10.0.0.0/8", "127.0.0.1"]}});
-    account.policy("by-tag", &json!([
-        {"Effect": "Allow", "Action": ["kms:Describe*", "kms:Encrypt"], "Resource": "acs:kms:*:*:key/*",
-         "Condition": tagged},
-    ]));
+    account.policy(
+        "by-tag",
+        &json!([
+            {"Effect": "Allow", "Action": ["kms:Describe*", "kms:Encrypt"],
+             "Resource": "acs:kms:*:*:key/*",
+             "Condition": tagged},
+        ]),
+    );
     account.attach("ann", "Custom", "by-tag");
     assert_eq!(describe(id), "Forbidden.NoPermission", "the key has no tag yet");
     let tags = [("KeyId", id), ("Tags", r#"[{"TagKey":"team","TagValue":"db"}]"#)];
@@ -401,6 +409,31 @@ fn development_starts_with_an_access_key_of_the_owner() {
     assert!(!made.to_string().contains(&key.secret));
     account.ok("DeleteAccessKey", &[("UserAccessKeyId", &key.id)]);
     assert_eq!(account.by(&key, (api::KMS, "ListKeys"), &[]), "InvalidAccessKeyId.NotFound");
+}
+
+#[test]
+fn the_first_access_key_is_made_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (file, unfinished) = (data.join("access-key.json"), data.join("access-key.json.new"));
+    let restarted = |daemon: Daemon| {
+        assert!(daemon.stop().success());
+        Daemon::start(&data)
+    };
+    let daemon = Daemon::start(&data);
+    let first = std::fs::read(&file).unwrap();
+    let daemon = restarted(daemon);
+    assert_eq!(std::fs::read(&file).unwrap(), first);
+    // A crash before the file got its name.
+    std::fs::rename(&file, &unfinished).unwrap();
+    let daemon = restarted(daemon);
+    assert_eq!(std::fs::read(&file).unwrap(), first);
+    // Somebody took it away: the key is still theirs.
+    std::fs::remove_file(&file).unwrap();
+    let daemon = restarted(daemon);
+    assert!(!file.exists() && !unfinished.exists());
+    let listed = daemon.json(&["user", "access-keys", "--owner"]);
+    assert_eq!(listed["AccessKeys"]["AccessKey"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -234,7 +234,10 @@ fn texts() -> impl Strategy<Value = Vec<(String, String)>> {
 
 proptest! {
     #[test]
-    fn whatever_is_signed_verifies_and_only_with_its_secret(pairs in texts(), nonce in "[!-~]{1,40}") {
+    fn whatever_is_signed_verifies_and_only_with_its_secret(
+        pairs in texts(),
+        nonce in "[!-~]{1,40}",
+    ) {
         let parameters: Vec<(&str, &str)> =
             pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let ask = Ask {
@@ -257,7 +260,8 @@ proptest! {
     #[test]
     fn no_bytes_panic(
         query in ".*",
-        authorization in "(ACS[34]-HMAC-SHA256 )?(Credential=|SignedHeaders=|Signature=|[a-z/;,=])*",
+        authorization in
+            "(ACS[34]-HMAC-SHA256 )?(Credential=|SignedHeaders=|Signature=|[a-z/;,=])*",
         body in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         let headers: [(&str, &[u8]); 2] =

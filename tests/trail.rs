@@ -5,7 +5,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use sealdisk::secret::Secret;
 use sealdisk::trail::files::{DirectoryFiles, SegmentFile, SegmentFiles};
 use sealdisk::trail::{
     Actor, Attribute, Direction, Event, Query, ResourceType, Service, Trail, TrailError, Why,
-    verify,
+    public_key, verify, verify_from, verify_public,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -64,6 +64,7 @@ fn key_ids(events: &[Value]) -> Vec<&str> {
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> =
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     paths.sort();
     paths
 }
@@ -127,12 +128,22 @@ fn its_files_are_private_and_its_alone() {
     trail.record(&event("a")).unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&dir), 0o700);
-    for path in segments(&dir) {
+    for path in segments(&dir).into_iter().chain([dir.join("head")]) {
         assert_eq!(mode(&path), 0o600);
     }
     assert!(matches!(open(&dir), Err(TrailError::InUse { .. })));
     drop(trail);
     open(&dir).unwrap();
+}
+
+/// Puts the head back to what it was before the last batch, as a power cut may: it is not synced.
+fn forget_last_head(dir: &Path) {
+    let path = dir.join("head");
+    let mut head = std::fs::read(&path).unwrap();
+    let seq = |slot: &[u8]| serde_json::from_slice::<Value>(slot).unwrap()["seq"].as_u64();
+    let newer = if seq(&head[..512]) > seq(&head[512..]) { 0 } else { 512 };
+    head[newer..newer + 512].fill(0);
+    std::fs::write(path, head).unwrap();
 }
 
 #[test]
@@ -147,6 +158,7 @@ fn an_unfinished_end_is_cut_and_recording_goes_on() {
     let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     for length in [first + 1, whole.len() - 1] {
         std::fs::write(segment, &whole[..length]).unwrap();
+        forget_last_head(&dir);
         let unfinished = (length - first) as u64;
         assert_eq!(verify(&dir, &key()).unwrap().unfinished_bytes, unfinished);
         let trail = open(&dir).unwrap();
@@ -155,6 +167,156 @@ fn an_unfinished_end_is_cut_and_recording_goes_on() {
         drop(trail);
         assert_eq!(verify(&dir, &key()).unwrap().records, 2);
     }
+}
+
+#[test]
+fn the_head_must_be_there_and_be_ours() {
+    let (_scratch, dir) = scratch();
+    let trail = open(&dir).unwrap();
+    trail.record(&event("a")).unwrap();
+    drop(trail);
+    let head = dir.join("head");
+    let whole = std::fs::read(&head).unwrap();
+    // One slot may be torn, by a power cut within its write.
+    for slot in [0, 512] {
+        let mut torn = whole.clone();
+        torn[slot + 40] ^= 1;
+        std::fs::write(&head, &torn).unwrap();
+        verify(&dir, &key()).unwrap();
+        assert_eq!(open(&dir).unwrap().last_seq(), 1);
+    }
+    let forged = String::from_utf8(whole.clone()).unwrap().replace("\"seq\":1", "\"seq\":0");
+    for bytes in [forged.as_bytes(), b"", &whole[..100], &vec![0; 1024]] {
+        let is_forged = bytes == forged.as_bytes();
+        std::fs::write(&head, bytes).unwrap();
+        if is_forged {
+            // The other slot, from before the first record, still stands.
+            assert_eq!(verify(&dir, &key()).unwrap().head, Some(0));
+            continue;
+        }
+        assert!(matches!(verify(&dir, &key()), Err(TrailError::NoHead { .. })));
+        assert!(matches!(open(&dir), Err(TrailError::NoHead { .. })));
+    }
+    std::fs::remove_file(&head).unwrap();
+    assert_eq!(verify(&dir, &key()).unwrap().head, None);
+    let refused = open(&dir).unwrap_err();
+    assert!(refused.to_string().contains("start with an empty directory"), "{refused}");
+}
+
+#[test]
+fn all_segments_taken_away_are_missed() {
+    let (_scratch, dir) = scratch();
+    let trail = open(&dir).unwrap();
+    trail.record(&event("a")).unwrap();
+    drop(trail);
+    std::fs::remove_file(&segments(&dir)[0]).unwrap();
+    assert_eq!(damage(&dir), (1, 1, Why::CutOff));
+}
+
+#[test]
+fn checkpoints_vouch_for_the_records_before_them() {
+    let (_scratch, dir) = scratch();
+    let clock = clock();
+    let trail = Trail::open(&dir, key(), clock.clone(), entropy()).unwrap();
+    trail.checkpoint().unwrap();
+    assert_eq!(trail.last_seq(), 0, "there is nothing to vouch for");
+    for i in 0..1010 {
+        trail.record(&event(&i.to_string())).unwrap();
+    }
+    let count = || {
+        let found = verify(&dir, &key()).unwrap();
+        assert_eq!(verify_public(&dir, trail.public_key(), 0).unwrap(), found);
+        (found.records, found.checkpoints, found.last_checkpoint)
+    };
+    assert_eq!(count(), (1010, 1, 1001), "after a thousand records");
+    clock.advance(Duration::from_secs(61));
+    trail.record(&event("x")).unwrap();
+    assert_eq!(count(), (1011, 2, 1013), "a minute after the first record without one");
+    trail.record(&event("y")).unwrap();
+    trail.checkpoint().unwrap();
+    trail.checkpoint().unwrap();
+    assert_eq!(count(), (1012, 3, 1015), "when asked for, and once");
+    assert_eq!(trail.public_key(), public_key(&key()));
+    drop(trail);
+    let trail = Trail::open(&dir, key(), clock, entropy()).unwrap();
+    trail.record(&event("z")).unwrap();
+    trail.checkpoint().unwrap();
+    let found = verify(&dir, &key()).unwrap();
+    assert_eq!((found.records, found.checkpoints, found.last_seq), (1013, 4, 1017));
+    let shown = all(&trail, &Query::default());
+    assert_eq!(shown.len(), 1013, "a checkpoint is no event");
+}
+
+#[test]
+fn who_has_the_public_key_alone_finds_what_was_changed_before_a_checkpoint() {
+    let (_scratch, dir) = scratch();
+    let trail = open(&dir).unwrap();
+    for name in ["a", "b", "c"] {
+        trail.record(&event(name)).unwrap();
+    }
+    trail.checkpoint().unwrap();
+    trail.record(&event("d")).unwrap();
+    let public = trail.public_key();
+    drop(trail);
+    let segment = &segments(&dir)[0];
+    let whole = std::fs::read_to_string(segment).unwrap();
+    let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+    let found = |lines: &[&str], public| {
+        std::fs::write(segment, lines.concat()).unwrap();
+        match verify_public(&dir, public, 0) {
+            Ok(_) => None,
+            Err(TrailError::Damaged(damage)) => Some((damage.seq, damage.why)),
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(found(&lines, public), None);
+    let changed = lines[1].replace("alice", "mallo");
+    let flipped = [lines[0], &changed, lines[2], lines[3], lines[4]];
+    assert_eq!(found(&flipped, public), Some((4, Why::WrongDigest)));
+    let deleted = [lines[0], lines[2], lines[3], lines[4]];
+    assert_eq!(found(&deleted, public), Some((2, Why::BrokenChain)));
+    let reordered = [lines[0], lines[2], lines[1], lines[3], lines[4]];
+    assert_eq!(found(&reordered, public), Some((2, Why::BrokenChain)));
+    assert_eq!(found(&lines[..3], public), Some((4, Why::CutOff)));
+    let other = public_key(&Secret::zeroed(32));
+    assert_eq!(found(&lines, other), Some((4, Why::WrongSignature)));
+    let forged = lines[3].replace("2026-", "2025-");
+    let forged = [lines[0], lines[1], lines[2], &forged, lines[4]];
+    assert_eq!(found(&forged, public), Some((4, Why::WrongSignature)));
+}
+
+#[test]
+fn a_full_device_is_waited_out() {
+    for torn in [0, 100, 1_000_000] {
+        let (_scratch, dir) = scratch();
+        let (trail, faults) = faulty(&dir);
+        trail.record(&event("a")).unwrap();
+        faults.torn.store(torn, Ordering::SeqCst);
+        faults.set("write", 0, ENOSPC);
+        let error = trail.record(&event("b")).unwrap_err();
+        assert!(matches!(error, TrailError::Full { .. }), "{error:?}");
+        assert_eq!(trail.last_seq(), 1);
+        assert_eq!(verify(&dir, &key()).unwrap().unfinished_bytes, 0);
+        trail.record(&event("c")).unwrap();
+        assert_eq!(key_ids(&trail.lookup(&Query::default()).unwrap().events), ["c", "a"]);
+        assert_eq!(verify(&dir, &key()).unwrap().records, 2);
+        // If what was half written stays, nobody knows what the medium holds.
+        faults.set("write", 0, ENOSPC);
+        faults.also_cut.store(true, Ordering::SeqCst);
+        let error = trail.record(&event("d")).unwrap_err();
+        assert!(matches!(error, TrailError::Poisoned { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn a_new_segment_whose_first_record_was_refused_is_used_later() {
+    let (_scratch, dir) = scratch();
+    let (trail, faults) = faulty(&dir);
+    faults.set("write", 0, ENOSPC);
+    trail.record(&event("a")).unwrap_err();
+    trail.record(&event("b")).unwrap();
+    assert_eq!(segments(&dir).len(), 1);
+    assert_eq!(verify(&dir, &key()).unwrap().records, 1);
 }
 
 fn damage(dir: &Path) -> (u64, u64, Why) {
@@ -199,12 +361,18 @@ fn every_kind_of_tampering_is_named() {
     assert_eq!(damage(&dir), (2, 2, Why::BrokenChain));
     put(&[lines[1], lines[2]]);
     assert_eq!(damage(&dir), (1, 1, Why::BrokenChain));
+    for kept in 0..4 {
+        put(&lines[..kept]);
+        assert_eq!(damage(&dir), (kept as u64 + 1, kept as u64 + 1, Why::CutOff));
+    }
+    put(&[lines[0], lines[1], lines[2], &lines[3][..20]]);
+    assert_eq!(damage(&dir), (4, 4, Why::CutOff));
     put(&[lines[0], "{}\n", lines[1]]);
     assert_eq!(damage(&dir), (2, 2, Why::NotARecord));
     put(&lines);
     verify(&dir, &key()).unwrap();
     let other = Secret::zeroed(32);
-    assert!(matches!(verify(&dir, &other), Err(TrailError::Damaged(_))));
+    assert!(matches!(verify(&dir, &other), Err(TrailError::NoHead { .. })));
     std::fs::rename(segment, dir.join("trail-00000000000000000002.jsonl")).unwrap();
     assert_eq!(damage(&dir).2, Why::BrokenChain);
     std::fs::rename(&segments(&dir)[0], dir.join("trail-x.jsonl")).unwrap();
@@ -251,12 +419,14 @@ fn segments_follow_each_other_and_none_can_be_taken_away() {
     let paths = segments(&dir);
     assert_eq!(paths.len(), 3);
     assert!(paths.iter().all(|path| std::fs::metadata(path).unwrap().len() <= 16 << 20));
-    assert_eq!(verify(&dir, &key()).unwrap().records, count);
-    assert_eq!(open(&dir).unwrap().last_seq(), count);
+    let whole = verify(&dir, &key()).unwrap();
+    assert_eq!((whole.records, whole.checkpoints), (count, 2));
+    assert_eq!(open(&dir).unwrap().last_seq(), count + 2);
 
     std::fs::rename(&paths[0], dir.join("elsewhere")).unwrap();
     let verified = verify(&dir, &key()).unwrap();
-    assert!(verified.first_seq > 1 && verified.last_seq == count);
+    assert!(verified.first_seq > 1 && verified.last_seq == whole.last_seq);
+    assert_eq!(verify_from(&dir, &key(), verified.first_seq).unwrap(), verified);
     std::fs::rename(dir.join("elsewhere"), &paths[0]).unwrap();
     std::fs::remove_file(&paths[1]).unwrap();
     assert!(matches!(damage(&dir), (1, _, Why::BrokenChain)));
@@ -295,6 +465,8 @@ struct Faults {
     syncs: AtomicUsize,
     /// Bytes a failing write still puts down.
     torn: AtomicI32,
+    /// Cutting a file fails as well.
+    also_cut: AtomicBool,
 }
 
 impl Faults {
@@ -340,6 +512,10 @@ impl SegmentFiles for FaultyFiles {
         Ok(Box::new(FaultyFile { real: self.real.create(name, reserve)?, faults }))
     }
 
+    fn head(&self, may_create: bool) -> io::Result<Box<dyn SegmentFile>> {
+        self.real.head(may_create)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.real.path(name)
     }
@@ -375,6 +551,9 @@ impl SegmentFile for FaultyFile {
 
     fn cut(&self, length: u64) -> io::Result<()> {
         self.faults.meet("cut")?;
+        if self.faults.also_cut.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         self.real.cut(length)
     }
 }
@@ -391,7 +570,7 @@ const ENOSPC: i32 = 28;
 #[test]
 fn any_failed_write_or_sync_shuts_the_trail_until_a_restart() {
     for (operation, errno, torn) in
-        [("write", EIO, 0), ("write", ENOSPC, 100), ("sync", EIO, 0), ("write", EIO, 1_000_000)]
+        [("write", EIO, 0), ("write", EIO, 100), ("sync", EIO, 0), ("write", EIO, 1_000_000)]
     {
         let (_scratch, dir) = scratch();
         let (trail, faults) = faulty(&dir);

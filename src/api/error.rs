@@ -125,12 +125,15 @@ impl From<TrailError> for ApiError {
         match error {
             TrailError::InvalidToken => Self::invalid("NextToken"),
             // The trail is shut: nothing is answered until it can record again.
-            TrailError::Poisoned { .. } | TrailError::NoSegment { .. } => {
+            TrailError::Poisoned { .. }
+            | TrailError::NoSegment { .. }
+            | TrailError::Full { .. } => {
                 Self::new(503, "ServiceUnavailableTemporary", error.to_string())
             }
-            TrailError::Io { .. } | TrailError::InUse { .. } | TrailError::Damaged(_) => {
-                Self::new(500, "InternalFailure", error.to_string())
-            }
+            TrailError::Io { .. }
+            | TrailError::InUse { .. }
+            | TrailError::NoHead { .. }
+            | TrailError::Damaged(_) => Self::new(500, "InternalFailure", error.to_string()),
         }
     }
 }

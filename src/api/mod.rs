@@ -6,7 +6,7 @@
 //! rpc.rs     query + form + headers -> Call        pure, fuzzed
 //! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts
 //! dispatch.rs (version, action) -> handler         one table
-//! kms*.rs ecs.rs actiontrail.rs own.rs             one small function an action
+//! kms*.rs ecs.rs actiontrail.rs own.rs keeping.rs  one small function an action
 //! error.rs   domain error -> published code        the only such table
 //! format.rs  JSON or XML
 //! ```
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Entropy};
 use crate::disk::Disks;
 use crate::kms::Kms;
+use crate::kms::root::Root;
 use crate::ram::Ram;
 use crate::trail::Trail;
 
@@ -33,6 +34,7 @@ pub mod error;
 mod format;
 mod gate;
 mod http;
+mod keeping;
 mod kms;
 mod kms_account;
 mod kms_import;
@@ -60,6 +62,9 @@ pub use tls::{Tls, TlsError};
 /// Version of the product that holds what the cloud does not have (`CreateLocalDisk`,
 /// `ExportDiskKey`, …).
 pub const OWN_VERSION: &str = "2026-11-01";
+
+/// Our name in policies.
+pub(crate) const OWN_SERVICE: &str = "sealdisk";
 
 /// Where a daemon listens and keeps its state; ports as bound, paths absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,8 +105,10 @@ pub struct Api {
     pub region: String,
     /// Where this daemon listens.
     pub endpoints: Endpoints,
-    /// Where the root key comes from: `file`.
-    pub root_key_provider: &'static str,
+    /// The key above all keys.
+    pub root: Arc<Root>,
+    /// Where the keys of the disks are, if not here.
+    pub remote_kms: Option<String>,
     /// How many disks are attached now; cheap, called for each `/health`.
     pub attached_disks: Box<dyn Fn() -> usize + Send + Sync>,
     /// The text of `/metrics`, in Prometheus' exposition format.

@@ -6,15 +6,13 @@ use super::answer::Answer;
 use super::dispatch::{Handler, authorise};
 use super::error::ApiError;
 use super::rpc::Parameters;
-use super::{Api, OWN_VERSION, ecs, status};
+use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, keeping, status};
 use crate::catalog::{CacheMode, DiskLimits};
 use crate::disk::{CreateDisk, PerformanceChange};
 use crate::limits;
 use crate::ram::Caller;
+use crate::trail::{Event, ResourceType, Service};
 use crate::units::{ByteCount, DataUnitSize};
-
-/// Our name in policies.
-const SERVICE: &str = "sealdisk";
 
 type Answered = Result<Answer, ApiError>;
 
@@ -25,6 +23,9 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "DescribeEndpoints" => describe_endpoints,
         "DescribeServer" => describe_server,
         "ExportDiskKey" => export_disk_key,
+        "DescribeRootKey" => keeping::describe_root_key,
+        "RotateRootKey" => keeping::rotate_root_key,
+        "CreateBackup" => keeping::create_backup,
         "ModifyDiskPerformance" => modify_disk_performance,
         _ => return None,
     })
@@ -57,7 +58,7 @@ fn create_local_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Ans
 fn modify_disk_performance(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let disk_id = parameters.required("DiskId")?;
     let resource = format!("disk/{disk_id}");
-    authorise(api, caller, (SERVICE, "ModifyDiskPerformance"), &resource)?;
+    authorise(api, caller, (OWN_SERVICE, "ModifyDiskPerformance"), &resource)?;
     let change = performance(parameters)?;
     let disk = api.disks.modify_performance(caller, disk_id, change)?;
     Ok(Answer::new()
@@ -87,14 +88,17 @@ fn performance(parameters: &Parameters) -> Result<PerformanceChange, ApiError> {
 fn describe_disk_layers(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let disk_id = parameters.required("DiskId")?;
     let resource = format!("disk/{disk_id}");
-    authorise(api, caller, (SERVICE, "DescribeDiskLayers"), &resource)?;
+    authorise(api, caller, (OWN_SERVICE, "DescribeDiskLayers"), &resource)?;
+    let event = Event::new(Service::Ecs, "DescribeDiskLayers", api.kms.account().actor(caller));
+    let event = event.read_only().resource(ResourceType::Disk, disk_id);
+    api.trail.record(&event.request("DiskId", disk_id))?;
     let files = api.disks.layer_files(disk_id)?;
     let files: Vec<Value> = files.iter().map(|file| json!(file.to_string_lossy())).collect();
     Ok(Answer::new().with("DiskId", disk_id).with("LayerFiles", files))
 }
 
 fn describe_endpoints(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
-    authorise(api, caller, (SERVICE, "DescribeEndpoints"), "server")?;
+    authorise(api, caller, (OWN_SERVICE, "DescribeEndpoints"), "server")?;
     let endpoints = &api.endpoints;
     let nbd_unix = endpoints.nbd_unix.as_ref().map(|path| path.to_string_lossy());
     Ok(Answer::new()
@@ -106,10 +110,11 @@ fn describe_endpoints(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
 }
 
 fn describe_server(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
-    authorise(api, caller, (SERVICE, "DescribeServer"), "server")?;
+    authorise(api, caller, (OWN_SERVICE, "DescribeServer"), "server")?;
     Ok(Answer::new()
         .with("Server", status::health(api))
         .with("ApiVersion", OWN_VERSION)
+        .with("RemoteKms", api.remote_kms.clone())
         .with("AccountId", api.account_id.clone())
         .with("RegionId", api.region.clone()))
 }

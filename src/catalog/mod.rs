@@ -8,6 +8,7 @@
 //! Every call may block (SQLite, fsync): never from an async worker thread.
 
 use std::fmt;
+use std::path::Path;
 
 pub mod ram;
 pub mod record;
@@ -71,8 +72,16 @@ pub enum Operation {
     },
     /// Removes a disk and its layers.
     DeleteDisk(String),
-    /// The root key's canary; once per catalog.
+    /// The root record; once per catalog.
     InsertRoot(RootRecord),
+    /// Another root key seals the sealing key now, if the one before still is what the caller saw;
+    /// else the whole change fails with [`CatalogError::Changed`].
+    ReplaceRoot {
+        /// The record as it shall be.
+        record: RootRecord,
+        /// Id of the root key that the caller saw.
+        seen_root_key_id: String,
+    },
     /// A step of a change of users, roles or policies.
     Ram(ram::RamOperation),
 }
@@ -239,4 +248,7 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
 
     /// The root record, if a root key was ever set up.
     fn root(&self) -> Result<Option<RootRecord>, CatalogError>;
+
+    /// Writes everything, as of one moment, into the empty file at `to`, while serving goes on.
+    fn copy_to(&self, to: &Path) -> Result<(), CatalogError>;
 }

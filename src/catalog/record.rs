@@ -194,15 +194,21 @@ pub struct LayerRecord {
     pub file_name: String,
 }
 
-/// How the root key is known again.
+/// How the root key is known again, and the one secret that it seals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootRecord {
-    /// Where the key comes from: `file`.
+    /// Where the key comes from: `file`, `passphrase`, `credential`.
     pub provider: String,
+    /// What the provider needs to find or derive it again (a salt); not secret, may be empty.
+    pub parameters: String,
     /// Names the key without telling it (a hash of it under a fixed label).
     pub root_key_id: String,
-    /// A known text under the root key: wrong key and damaged catalog are told apart by it.
-    pub canary: Vec<u8>,
+    /// The sealing key under the root key: wrong key and damaged catalog are told apart by it.
+    pub sealed_key: Vec<u8>,
+    /// The root key before this one, if there was one.
+    pub previous_id: Option<String>,
+    /// Since when this is the root key.
+    pub since: Timestamp,
 }
 
 impl KeyState {

@@ -22,9 +22,12 @@ use super::{
 };
 
 mod change;
+mod copy;
 mod question;
 mod ram;
 mod row;
+
+pub use copy::read_root;
 
 /// Format of the tables below; a file with a greater one is refused.
 const FORMAT: u32 = 1;
@@ -181,6 +184,10 @@ impl Catalog for SqliteCatalog {
 
     fn root(&self) -> Result<Option<RootRecord>, CatalogError> {
         self.read(question::root)
+    }
+
+    fn copy_to(&self, to: &Path) -> Result<(), CatalogError> {
+        self.copy(to)
     }
 }
 

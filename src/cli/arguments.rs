@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::backup::BackupCommand;
 use super::endpoint::Endpoint;
 pub use super::key_arguments::{
     AliasAndKey, AliasCommand, CreateKey, Input, KeyCommand, KeyName, Pairs, SignKey,
 };
 use super::output::Form;
 use super::ram::arguments::{PolicyCommand, RoleCommand, UserCommand};
-use crate::config::quantity::{QuantityError, parse_size, parse_span};
+use super::root::RootCommand;
+use super::trail::TrailCommand;
+use crate::config::quantity::{QuantityError, parse_size};
 use crate::config::{AddressError, parse_listen_address};
 use crate::limits::{BYTES_PER_SECOND_LIMITS, IOPS_LIMITS};
 use crate::units::ByteCount;
@@ -90,11 +93,23 @@ pub enum Command {
         #[command(subcommand)]
         command: LayerCommand,
     },
-    /// Read the audit trail
+    /// Read and check the audit trail
     Trail {
         /// What to do.
         #[command(subcommand)]
         command: TrailCommand,
+    },
+    /// Look at the root key, replace it
+    Root {
+        /// What to do.
+        #[command(subcommand)]
+        command: RootCommand,
+    },
+    /// Back up keys and all else the catalog knows, and restore it
+    Backup {
+        /// What to do.
+        #[command(subcommand)]
+        command: BackupCommand,
     },
 }
 
@@ -277,37 +292,6 @@ pub enum LayerCommand {
         /// The layer
         file: PathBuf,
     },
-}
-
-/// Commands on the audit trail.
-#[derive(Debug, Subcommand)]
-pub enum TrailCommand {
-    /// List audit events, newest first
-    #[command(after_help = "Examples:\n  sealdisk trail list\n  \
-        sealdisk trail list --event Decrypt --since 24h\n  \
-        sealdisk trail list --resource d-… -o json")]
-    List(TrailFilter),
-}
-
-/// Which events.
-#[derive(Args, Debug)]
-#[command(group = clap::ArgGroup::new("condition").args(["event", "service", "resource"]))]
-pub struct TrailFilter {
-    /// Only events of this name (CreateDisk, Decrypt, …)
-    #[arg(long)]
-    pub event: Option<String>,
-    /// Only events of this service (Ecs, Kms)
-    #[arg(long)]
-    pub service: Option<String>,
-    /// Only events about this resource: an id
-    #[arg(long)]
-    pub resource: Option<String>,
-    /// How far back: 30m, 24h
-    #[arg(long, default_value = "168h", value_parser = parse_span)]
-    pub since: std::time::Duration,
-    /// At most so many
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub limit: u32,
 }
 
 /// `off` is 0, as in the API.

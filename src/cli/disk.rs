@@ -49,10 +49,7 @@ fn create_disk(create: &CreateDisk, client: &Client, output: &Output) -> Result<
     let size = if is_published { bytes / GIB } else { bytes }.to_string();
     let encrypted = (!create.unencrypted).to_string();
     let named = create.key_id.as_deref().filter(|key| *key != SERVICE_KEY);
-    let key_id = named.map(|key| key::resolve(client, key)).transpose()?;
-    if let Some(key) = &key_id {
-        key::consent(client, key)?;
-    }
+    let key_id = named.map(|key| consented(client, key)).transpose()?;
     let mut parameters = vec![("Encrypted", encrypted.as_str())];
     parameters.push((if is_published { "Size" } else { "SizeBytes" }, &size));
     parameters.extend(create.name.iter().map(|name| ("DiskName", name.as_str())));
@@ -105,6 +102,18 @@ fn performance(given: &Performance) -> Vec<(&'static str, String)> {
 }
 
 /// Detaches from whatever instance the disk is attached to.
+/// The key of a new disk, with its owner's consent that the disk service uses it. A KMS on another
+/// host knows neither our aliases nor our consent: there the key is named as it is.
+fn consented(client: &Client, key: &str) -> Result<String, Failure> {
+    let server = client.call(OWN, "DescribeServer", &[])?;
+    if server["RemoteKms"].is_string() {
+        return Ok(key.to_owned());
+    }
+    let id = key::resolve(client, key)?;
+    key::consent(client, &id)?;
+    Ok(id)
+}
+
 fn detach(client: &Client, id: &str) -> Result<(), Failure> {
     let disk = by_id(client, id)?;
     let instance = text(&disk, "InstanceId");
@@ -273,7 +282,7 @@ fn only_one(name: &str, mut found: Vec<Value>) -> Result<Value, Failure> {
     }
 }
 
-fn id_of(client: &Client, disk: &str) -> Result<String, Failure> {
+pub(super) fn id_of(client: &Client, disk: &str) -> Result<String, Failure> {
     if is_disk_id(disk) {
         return Ok(disk.to_owned());
     }

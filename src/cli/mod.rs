@@ -10,6 +10,7 @@ use clap::Parser;
 
 mod alias;
 pub mod arguments;
+pub mod backup;
 mod client;
 mod disk;
 pub mod endpoint;
@@ -22,8 +23,11 @@ mod key_use;
 mod layer;
 pub mod output;
 pub mod ram;
+pub mod root;
+mod root_source;
 mod serve;
-mod trail;
+pub mod trail;
+mod trail_check;
 
 use arguments::{Arguments, Command};
 use client::Client;
@@ -61,6 +65,8 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Role { command } => ram::role::run(command, &client()?, output),
         Command::Policy { command } => ram::policy::run(command, &client()?, output),
         Command::Layer { command } => layer::run(&command, output),
-        Command::Trail { command } => trail::run(&command, &client()?, output),
+        Command::Trail { command } => trail::run(&command, client, output),
+        Command::Root { command } => root::run(&command, &client()?, output),
+        Command::Backup { command } => backup::run(&command, client, output),
     }
 }

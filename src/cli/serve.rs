@@ -106,7 +106,7 @@ fn development_warning(ready: &Ready) -> String {
     format!(
         "The root key {made} a plain file beside the data:\n{}\nWhoever can read this directory \
          can read every disk in it; without the file nobody can.\n",
-        ready.root_key.display()
+        ready.root_key
     )
 }
 
@@ -157,7 +157,7 @@ mod tests {
         let data_dir = PathBuf::from(data_dir);
         Ready {
             recovery: Recovery::default(),
-            root_key: data_dir.join("root.key"),
+            root_key: data_dir.join("root.key").display().to_string(),
             root_key_created: true,
             access_key: Some(data_dir.join("access-key.json")),
             protection: Protection::SecretMemory,

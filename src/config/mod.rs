@@ -12,8 +12,11 @@ use crate::limits;
 use crate::units::ByteCount;
 
 pub mod quantity;
+mod remote_kms;
+mod root_key;
 mod yaml;
 
+pub use remote_kms::{KmsEndpoint, RemoteKms};
 pub use yaml::{ConfigError, Place, load, parse};
 
 /// TCP port of NBD (IANA), on the local host alone unless told otherwise.
@@ -27,6 +30,12 @@ pub const ACCOUNT_DEFAULT: &str = "1000000000000001";
 
 /// Region the API answers for unless told otherwise.
 pub const REGION_DEFAULT: &str = "cn-hangzhou";
+
+/// File of the root key unless told otherwise.
+pub const ROOT_KEY_FILE_DEFAULT: &str = "/etc/sealdisk/root.key";
+
+/// Credential of the root key, or of its passphrase, unless told otherwise.
+pub const ROOT_KEY_CREDENTIAL_DEFAULT: &str = "sealdisk-root-key";
 
 /// Longest path of a unix socket, in bytes (`sun_path` less its final zero).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -57,6 +66,10 @@ pub struct Config {
     pub region: String,
     /// Where the key above all keys comes from.
     pub root_key: RootKey,
+    /// Where it came from before, while it is being moved.
+    pub previous_root_key: Option<RootKey>,
+    /// The KMS of the disks, if it is not the one in the house.
+    pub remote_kms: Option<RemoteKms>,
     /// Where and how disks are served.
     pub nbd: Nbd,
     /// Where the control plane listens.
@@ -77,6 +90,27 @@ pub enum RootKey {
         /// Whether a missing one is made: right for the first start, wrong ever after.
         may_create: bool,
     },
+    /// Made of a passphrase.
+    Passphrase {
+        /// Where that comes from.
+        from: PassphraseFrom,
+    },
+    /// A credential of the service manager.
+    Credential {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Where a passphrase comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PassphraseFrom {
+    /// A file of mode 0600.
+    File(PathBuf),
+    /// A credential of this name.
+    Credential(String),
+    /// Whoever starts the daemon.
+    Prompt,
 }
 
 /// Where and how disks are served.
@@ -208,7 +242,9 @@ impl Default for Config {
             data_dir: "/var/lib/sealdisk".into(),
             account_id: ACCOUNT_DEFAULT.to_owned(),
             region: REGION_DEFAULT.to_owned(),
-            root_key: RootKey::File { path: "/etc/sealdisk/root.key".into(), may_create: false },
+            root_key: RootKey::File { path: ROOT_KEY_FILE_DEFAULT.into(), may_create: false },
+            previous_root_key: None,
+            remote_kms: None,
             nbd: Nbd::default(),
             api: Api::default(),
             limits: Limits {
@@ -281,8 +317,8 @@ mod tests {
         let config = Config::development("/srv/here".into()).unwrap();
         assert_eq!(config.nbd.unix, Some("/srv/here/nbd.sock".into()));
         assert_eq!(config.api.unix, PathBuf::from("/srv/here/api.sock"));
-        let RootKey::File { path, may_create } = config.root_key;
-        assert_eq!((path, may_create), ("/srv/here/root.key".into(), true));
+        let root_key = RootKey::File { path: "/srv/here/root.key".into(), may_create: true };
+        assert_eq!(config.root_key, root_key);
         assert_eq!(config.nbd.tcp, Some(NBD_TCP_DEFAULT));
     }
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de};
 
 use super::quantity::{parse_size, parse_span};
-use super::{Api, Config, Https, Limits, LogFormat, LogLevel, RootKey, fits_socket_name};
+use super::remote_kms::{KmsEndpoint, WrittenKms, WrittenRemote};
+use super::root_key::{ProviderName, WrittenRootKey};
+use super::{Api, Config, Https, Limits, LogFormat, LogLevel, fits_socket_name};
 use crate::limits;
 use crate::units::ByteCount;
 
@@ -122,18 +124,11 @@ struct Written {
     account_id: Option<AccountId>,
     region: Option<Region>,
     root_key: WrittenRootKey,
+    kms: WrittenKms,
     nbd: WrittenNbd,
     api: WrittenApi,
     limits: WrittenLimits,
     log: WrittenLog,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct WrittenRootKey {
-    provider: Option<Provider>,
-    path: Option<AbsolutePath>,
-    create: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -182,11 +177,8 @@ impl Written {
         replace(&mut config.data_dir, self.data_dir.map(|value| value.0));
         replace(&mut config.account_id, self.account_id.map(|value| value.0));
         replace(&mut config.region, self.region.map(|value| value.0));
-        let RootKey::File { path, may_create } = &mut config.root_key;
-        // Only one provider exists so far; naming it changes nothing.
-        let Provider = self.root_key.provider.unwrap_or(Provider);
-        replace(path, self.root_key.path.map(|value| value.0));
-        replace(may_create, self.root_key.create);
+        (config.root_key, config.previous_root_key) = self.root_key.meant();
+        config.remote_kms = self.kms.remote.map(WrittenRemote::meant);
         replace(&mut config.nbd.unix, self.nbd.unix.map(|value| value.0));
         replace(&mut config.nbd.tcp, self.nbd.tcp.map(|value| value.0));
         replace(&mut config.nbd.max_connections, self.nbd.max_connections.map(|value| value.0));
@@ -217,7 +209,12 @@ fn replace<T>(default: &mut T, written: Option<T>) {
     }
 }
 
-struct AbsolutePath(PathBuf);
+pub(super) struct AbsolutePath(pub(super) PathBuf);
+pub(super) struct PassphrasePath(pub(super) Option<PathBuf>);
+pub(super) struct CredentialName(pub(super) String);
+pub(super) struct ServiceEndpoint(pub(super) KmsEndpoint);
+pub(super) struct KeyText(pub(super) String);
+pub(super) struct RemoteTimeout(pub(super) Duration);
 struct SocketPath(PathBuf);
 struct SocketPathOrOff(Option<PathBuf>);
 struct Address(Option<SocketAddr>);
@@ -226,7 +223,7 @@ struct HttpsOrOff(Option<Https>);
 struct RequestsPerSecond(u32);
 struct AccountId(String);
 struct Region(String);
-struct Provider;
+pub(super) struct Provider(pub(super) ProviderName);
 struct Connections(usize);
 struct HandshakeTimeout(Duration);
 struct BufferBytes(ByteCount);
@@ -260,9 +257,24 @@ from_scalar! {
     RequestsPerSecond <- |text| requests_per_second(text).map(Self);
     AccountId <- |text| account_id(text).map(Self);
     Region <- |text| region(text).map(Self);
-    Provider <- |text| choice(text, &[("file", ())]).map(|()| Self);
+    PassphrasePath <- |text| match text {
+        "prompt" => Ok(Self(None)),
+        path => absolute_path(path).map(|path| Self(Some(path))),
+    };
+    ServiceEndpoint <- |text| KmsEndpoint::parse(text).map(Self);
+    KeyText <- |text| match text {
+        "" => Err("is no key; allowed: an id, or alias/NAME".to_owned()),
+        key => Ok(Self(key.to_owned())),
+    };
+    RemoteTimeout <- |text| span(text, TIMEOUTS).map(Self);
+    CredentialName <- |text| credential_name(text).map(Self);
+    Provider <- |text| {
+        use ProviderName::{Credential, File, Passphrase};
+        let names = [("file", File), ("passphrase", Passphrase), ("credential", Credential)];
+        choice(text, &names).map(Self)
+    };
     Connections <- |text| connections(text).map(Self);
-    HandshakeTimeout <- |text| handshake_timeout(text).map(Self);
+    HandshakeTimeout <- |text| span(text, TIMEOUTS).map(Self);
     BufferBytes <- |text| buffer_bytes(text).map(Self);
     Format <- |text| {
         choice(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]).map(Self)
@@ -347,6 +359,14 @@ fn region(text: &str) -> Result<String, String> {
     Err("is no region; allowed: 2 to 32 of a-z, 0-9 and -, such as cn-hangzhou".into())
 }
 
+fn credential_name(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=255).contains(&text.len()) && text.bytes().all(is_plain) && !text.starts_with('.') {
+        return Ok(text.to_owned());
+    }
+    Err("is no credential; allowed: letters, digits, -, _ and ., not beginning with .".into())
+}
+
 fn connections(text: &str) -> Result<usize, String> {
     const ALLOWED: RangeInclusive<usize> = 1..=65_536;
     match text.parse() {
@@ -363,10 +383,12 @@ fn requests_per_second(text: &str) -> Result<u32, String> {
     }
 }
 
-fn handshake_timeout(text: &str) -> Result<Duration, String> {
-    const ALLOWED: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
+/// Time that one handshake, or one try of a call, may be given.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
+
+fn span(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, String> {
     let span = parse_span(text).map_err(|error| error.to_string())?;
-    if ALLOWED.contains(&span) {
+    if allowed.contains(&span) {
         Ok(span)
     } else {
         Err("is out of range; allowed: 100ms to 5m".into())

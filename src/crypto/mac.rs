@@ -46,6 +46,34 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; DIGEST_BYTES] {
     array_of(context.finish().as_ref())
 }
 
+/// A SHA-256 that goes on: of all that was added so far. A copy goes on by itself.
+#[derive(Clone)]
+pub struct Sha256(digest::Context);
+
+impl Sha256 {
+    /// Of nothing yet.
+    #[expect(clippy::new_without_default, reason = "a hash of nothing should be asked for")]
+    pub fn new() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+
+    /// Adds `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that was added.
+    pub fn finish(self) -> [u8; DIGEST_BYTES] {
+        array_of(self.0.finish().as_ref())
+    }
+}
+
+impl std::fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sha256")
+    }
+}
+
 /// Whether `a` and `b` are equal, in a time that depends on their lengths alone.
 pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()
@@ -67,6 +95,12 @@ mod tests {
     fn sha256_of_abc() {
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(hex(&sha256(&[b"a", b"", b"bc"])), expected);
+        let mut going = Sha256::new();
+        going.update(b"a");
+        let branch = going.clone();
+        going.update(b"bc");
+        assert_eq!(hex(&going.finish()), expected);
+        assert_eq!(branch.finish(), sha256(&[b"a"]));
     }
 
     #[test]

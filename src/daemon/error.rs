@@ -7,6 +7,7 @@ use crate::api::TlsError;
 use crate::catalog::CatalogError;
 use crate::disk::ControlError;
 use crate::kms::KmsError;
+use crate::kms::remote::RemoteError;
 use crate::kms::root::RootError;
 use crate::ram::RamError;
 use crate::trail::TrailError;
@@ -49,6 +50,8 @@ pub enum DaemonError {
     Trail(TrailError),
     /// The KMS cannot be opened.
     Kms(KmsError),
+    /// The KMS on another host cannot be set up.
+    RemoteKms(RemoteError),
     /// The first role or access key cannot be made.
     Ram(RamError),
     /// What the last run left behind could not be finished.
@@ -76,6 +79,7 @@ impl fmt::Display for DaemonError {
             Self::Root(error) => write!(f, "{error}"),
             Self::Trail(error) => write!(f, "{error}"),
             Self::Kms(error) => write!(f, "{error}"),
+            Self::RemoteKms(error) => write!(f, "{error}"),
             Self::Ram(error) => write!(f, "{error}"),
             Self::Recovery(error) => write!(f, "recovery at start: {error}"),
         }
@@ -110,7 +114,10 @@ impl From<TrailError> for DaemonError {
 
 impl From<KmsError> for DaemonError {
     fn from(error: KmsError) -> Self {
-        Self::Kms(error)
+        match error {
+            KmsError::Root(error) => Self::Root(error),
+            error => Self::Kms(error),
+        }
     }
 }
 

@@ -49,8 +49,11 @@ pub(super) fn make_private_dir(path: &Path) -> Result<(), DaemonError> {
     made.map_err(|error| DaemonError::DataDir { path: path.to_owned(), error })
 }
 
-/// Makes the data directory and takes the lock on it, held as long as the file is open.
-pub(super) fn take_data_dir(path: &Path) -> Result<File, DaemonError> {
+/// Makes the data directory (mode 0700) and takes the lock on it, held as long as the file is open.
+///
+/// # Errors
+/// [`DaemonError::DataDirInUse`] if a daemon runs on it, [`DaemonError::DataDir`] otherwise.
+pub fn take_data_dir(path: &Path) -> Result<File, DaemonError> {
     make_private_dir(path)?;
     let lock_path = path.join("daemon.lock");
     let at = |error| DaemonError::DataDir { path: lock_path.clone(), error };
@@ -111,8 +114,8 @@ pub(super) enum Wish {
 }
 
 /// SIGTERM, SIGINT and SIGHUP; and SIGXFSZ, which by default ends a process that writes past its
-/// limit of file sizes (`RLIMIT_FSIZE`). Caught, it leaves the write to fail with `EFBIG`, as a full
-/// device does with `ENOSPC`.
+/// limit of file sizes (`RLIMIT_FSIZE`). Caught, it leaves the write to fail with `EFBIG`, as a
+/// full device does with `ENOSPC`.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,

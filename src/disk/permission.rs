@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::catalog::KeyState;
-use crate::kms::{DISK_CONSENT_TAG, KmsError, is_symmetric};
+use crate::kms::{DISK_CONSENT_TAG, KmsError};
 use crate::ram::{Caller, Conditions, Denial, ECS_ROLE, ECS_SERVICE, Principal};
 
 use super::ControlError;
@@ -32,7 +32,7 @@ impl Disks {
 
     /// The id of a key that may wrap data keys now.
     pub(super) fn usable_key(&self, caller: &Caller, key: &str) -> Result<String, ControlError> {
-        let found = self.parts.kms.describe_key(&self.as_ecs(caller), key);
+        let found = self.parts.kms.find_key(&self.as_ecs(caller), key);
         let key = found.map_err(|error| match (error.status(), &error) {
             (404, _) => ControlError::refused(
                 "InvalidParameter.KMSKeyId.NotFound",
@@ -42,7 +42,7 @@ impl Disks {
             (_, KmsError::NoPermission) => self.unauthorised(key),
             _ => ControlError::Kms(error),
         })?;
-        if !is_symmetric(&key) {
+        if !key.is_symmetric {
             let message = format!("The specified KMSKeyId is not symmetric: {}", key.key_id);
             return Err(ControlError::refused("InvalidKMSKeyId.NotSymmetric", 400, message));
         }

@@ -14,7 +14,7 @@ use crate::catalog::{
 };
 use crate::clock::{Clock, Entropy, random_uuid};
 use crate::crypto::xts::Cipher;
-use crate::kms::{Account, Kms};
+use crate::kms::{Account, DataKeys};
 use crate::layer::{self, Envelope, LayerSpec};
 use crate::limits;
 use crate::ram::{Caller, Ram};
@@ -46,7 +46,7 @@ pub struct DisksParts {
     /// What happened.
     pub trail: Arc<Trail>,
     /// Keys.
-    pub kms: Arc<Kms>,
+    pub kms: Arc<dyn DataKeys>,
     /// Who may do what.
     pub ram: Arc<Ram>,
     /// Where layers lie.
@@ -124,7 +124,7 @@ impl Disks {
         check_limits(request.limits)?;
         let kms_key_id = match (request.encrypted, &request.kms_key) {
             (false, _) => None,
-            (true, None) => Some(self.parts.kms.service_key(&self.as_ecs(caller))?.key_id),
+            (true, None) => Some(self.parts.kms.default_key(&self.as_ecs(caller))?),
             (true, Some(key)) => Some(self.usable_key(caller, key)?),
         };
         let disk = self.new_record(request, disk_id, kms_key_id);

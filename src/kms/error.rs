@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::remote::RemoteError;
 use super::root::RootError;
 use crate::catalog::CatalogError;
 use crate::ram::RamError;
@@ -79,6 +80,8 @@ pub enum KmsError {
     Entropy,
     /// The root key does not fit the catalog.
     Root(RootError),
+    /// The KMS on another host did not do it.
+    Remote(RemoteError),
     /// Whether the caller may cannot be told.
     Ram(RamError),
 }
@@ -103,6 +106,7 @@ impl KmsError {
             Self::InvalidParameter(name) => {
                 format!("The specified parameter \"{name}\" is not valid.")
             }
+            Self::Remote(error) => error.to_string(),
             other => other.text().to_owned(),
         }
     }
@@ -147,6 +151,7 @@ impl KmsError {
             Self::StateModifiedFailed => ("Rejected.StateModifiedFailed", 409),
             Self::Unrecorded(_) => ("ServiceUnavailableTemporary", 503),
             Self::StoreMissing { .. } => ("ServiceUnavailableTemporary", 503),
+            Self::Remote(error) => error.published(),
             Self::Catalog(_)
             | Self::DamagedMaterial { .. }
             | Self::Entropy
@@ -158,7 +163,7 @@ impl KmsError {
     /// The table's messages; those of parameters come from [`KmsError::message`].
     const fn text(&self) -> &'static str {
         match self {
-            Self::MissingParameter(_) | Self::InvalidParameter(_) => "",
+            Self::MissingParameter(_) | Self::InvalidParameter(_) | Self::Remote(_) => "",
             Self::KeyNotFound => "The specified Key is not found.",
             Self::KeyVersionNotFound => "The specified KeyVersion is not found.",
             Self::AliasNotFound => "The specified Alias is not found.",
@@ -219,6 +224,7 @@ impl fmt::Display for KmsError {
             }
             Self::Entropy => f.write_str("the library made no key pair"),
             Self::Root(error) => write!(f, "{error}"),
+            Self::Remote(error) => write!(f, "{error}"),
             Self::Ram(error) => write!(f, "{error}"),
             other => f.write_str(&other.message()),
         }
@@ -231,6 +237,7 @@ impl std::error::Error for KmsError {
             Self::Unrecorded(error) => Some(error),
             Self::Catalog(error) => Some(error),
             Self::Root(error) => Some(error),
+            Self::Remote(error) => Some(error),
             Self::Ram(error) => Some(error),
             _ => None,
         }
@@ -246,5 +253,11 @@ impl From<CatalogError> for KmsError {
 impl From<RootError> for KmsError {
     fn from(error: RootError) -> Self {
         Self::Root(error)
+    }
+}
+
+impl From<RemoteError> for KmsError {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote(error)
     }
 }

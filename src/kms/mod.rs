@@ -5,26 +5,28 @@
 //! recorded it is not done: a change is recorded inside its catalog transaction, the result of a
 //! use of a key is thrown away.
 //!
-//! The material of each key version is kept in the catalog under the root key. It is unwrapped for
-//! one use at a time and wiped after.
+//! The material of each key version is kept in the catalog, sealed. It is unwrapped for one use at
+//! a time and wiped after.
 
 use std::sync::{Arc, Mutex};
 
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Entropy};
 use crate::crypto::kdf::hkdf_sha256;
-use crate::ram::Ram;
+use crate::ram::{Caller, Ram, ServiceActsAs};
 use crate::secret::Secret;
-use crate::trail::Trail;
+use crate::trail::{Actor, Trail};
 
 use material::{MaterialStore, SoftwareStore};
 
 mod account;
 mod aliases;
+pub mod backup;
 pub mod blob;
 mod call;
 pub mod context;
 mod create;
+mod data_keys;
 mod encryption;
 mod error;
 mod export;
@@ -34,6 +36,7 @@ mod keys;
 mod material;
 mod pairs;
 mod policy;
+pub mod remote;
 mod resolve;
 pub mod root;
 mod rotation;
@@ -45,6 +48,7 @@ mod tags;
 
 pub use call::Paging;
 pub use create::CreateKey;
+pub use data_keys::{DataKeys, FoundKey};
 pub use encryption::{DataKey, Decrypted, ENCRYPT_BYTES_MAX, Encrypted, Use, data_key_bytes};
 pub use error::KmsError;
 pub use export::{Exported, Recipient, Source};
@@ -79,6 +83,18 @@ impl Account {
         self.arn(name)
     }
 
+    /// `caller`, in the trail of this account.
+    pub fn actor(&self, caller: &Caller) -> Actor {
+        Actor {
+            request_id: caller.request_id,
+            account_id: self.account_id.clone(),
+            region: self.region.clone(),
+            source: caller.source.clone(),
+            user_agent: caller.user_agent.clone(),
+            user_identity: caller.user_identity(&self.account_id, &ServiceActsAs::Itself),
+        }
+    }
+
     /// `acs:kms:<region>:<account>:keystore/<id>`. The relative part is not published.
     pub fn instance_arn(&self, id: &str) -> String {
         self.arn(&format!("keystore/{id}"))
@@ -97,8 +113,8 @@ pub struct KmsParts {
     pub trail: Arc<Trail>,
     /// Who may do what.
     pub ram: Arc<Ram>,
-    /// The root key, as [`root::load_or_create`] gives it.
-    pub root: Secret,
+    /// What the material of keys is sealed under, as [`root::Root`] gives it.
+    pub sealing_key: Secret,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Unpredictable bytes for keys and ids.
@@ -124,16 +140,14 @@ pub struct Kms {
 }
 
 impl Kms {
-    /// Opens the keys in `parts.catalog`, after a check that they belong to `parts.root`; a catalog
-    /// without keys takes it as its own.
+    /// Opens the keys in `parts.catalog`.
     ///
     /// # Errors
-    /// [`KmsError::Root`] says whether the root key is another one or its record is damaged.
+    /// None so far; a store of material that can fail to open will have some.
     pub fn open(parts: KmsParts) -> Result<Self, KmsError> {
-        let KmsParts { catalog, trail, ram, root, clock, entropy, account } = parts;
-        root::check_or_adopt(catalog.as_ref(), &root, entropy.as_ref())?;
-        let material_key = hkdf_sha256(&root, b"sealdisk/kms/material/v1", 32);
-        let token_key = hkdf_sha256(&root, b"sealdisk/kms/import-token/v1", 32);
+        let KmsParts { catalog, trail, ram, sealing_key, clock, entropy, account } = parts;
+        let material_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/material/v1", 32);
+        let token_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/import-token/v1", 32);
         let software = SoftwareStore { material_key, entropy: Arc::clone(&entropy) };
         let stores: Vec<Box<dyn MaterialStore>> = vec![Box::new(software)];
         let changes = Mutex::new(());

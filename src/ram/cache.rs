@@ -1,7 +1,7 @@
 //! What was looked up lately, until anything of RAM changes.
 //!
-//! A reader notes the generation before it asks the catalog; what it found is kept only if no change
-//! came in between. So nothing outlives the answer to the change that made it untrue.
+//! A reader notes the generation before it asks the catalog; what it found is kept only if no
+//! change came in between. So nothing outlives the answer to the change that made it untrue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -61,6 +61,7 @@ impl KeyPolicy {
     ///
     /// The account itself (`acs:ram::<account>:*` and `…:root`) is its owner where something is
     /// allowed: what users may do is left to their own policies. A denial to `…:*` is one to all.
+    /// `*` alone is everybody in the account.
     pub fn decide(
         &self,
         who: &str,
@@ -84,8 +85,11 @@ fn names(pattern: &str, who: &str, effect: Effect) -> bool {
     }
 }
 
-/// `acs:ram::<account>:` and `*`, `root`, `user/<name>` or `role/<name>`.
+/// `*`, or `acs:ram::<account>:` and `*`, `root`, `user/<name>` or `role/<name>`.
 fn is_principal(text: &str) -> bool {
+    if text == "*" {
+        return true;
+    }
     let Some((account, relative)) =
         text.strip_prefix("acs:ram::").and_then(|rest| rest.split_once(':'))
     else {
@@ -180,11 +184,12 @@ mod tests {
         assert_eq!(decide(&policy, ANN), Decision::ImplicitDeny, "left to her own policies");
         let policy = key_policy("Deny", everybody).unwrap();
         assert_eq!(decide(&policy, ANN), Decision::ExplicitDeny);
+        assert_eq!(decide(&key_policy("Allow", "*").unwrap(), ANN), Decision::Allow);
         let policy = key_policy("Allow", ANN).unwrap();
         assert_eq!(decide(&policy, ANN), Decision::Allow);
         assert_eq!(decide(&policy, "acs:ram::1000000000000001:user/anna"), Decision::ImplicitDeny);
         assert_eq!(decide(&policy, OWNER), Decision::ImplicitDeny);
-        for wrong in ["*", "ann", "acs:ram::x:root", "acs:ram::1:group/g", "acs:ram::1:user/"] {
+        for wrong in ["**", "ann", "acs:ram::x:root", "acs:ram::1:group/g", "acs:ram::1:user/"] {
             assert!(
                 matches!(key_policy("Allow", wrong), Err(PolicyError::Principal(_))),
                 "{wrong}"

@@ -31,6 +31,19 @@ pub enum TrailError {
         /// The system's word.
         source: Arc<io::Error>,
     },
+    /// The device is full, and what was half written is gone again. Nothing was recorded; once
+    /// there is room, it goes on.
+    Full {
+        /// The segment.
+        path: PathBuf,
+        /// The system's word.
+        source: Arc<io::Error>,
+    },
+    /// There are segments, and the head that names their last record is gone or damaged.
+    NoHead {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// A write or sync failed: the trail is shut until a restart.
     Poisoned {
         /// What failed.
@@ -72,6 +85,16 @@ pub enum Why {
     TooLong,
     /// The segment's name does not say its first record.
     WrongName,
+    /// The signature of a checkpoint is not by this key.
+    WrongSignature,
+    /// A checkpoint vouches for other lines than those before it.
+    WrongDigest,
+    /// The segment does not begin with a checkpoint.
+    NoCheckpoint,
+    /// The head names another record of this number.
+    NotTheHead,
+    /// The head names a later record than the last one there is.
+    CutOff,
 }
 
 impl TrailError {
@@ -108,6 +131,17 @@ impl fmt::Display for TrailError {
                 "trail: segment {} could not be made: {source}; nothing is done until it can",
                 path.display()
             ),
+            Self::Full { path, source } => write!(
+                f,
+                "trail: no room to write {}: {source}; nothing is done until there is",
+                path.display()
+            ),
+            Self::NoHead { path } => write!(
+                f,
+                "trail: {} is missing or damaged, so nobody can tell whether the end of the trail \
+                 was cut off; keep the files, start with an empty directory",
+                path.display()
+            ),
             Self::Poisoned { doing, path, source } => write!(
                 f,
                 "trail: shut since {doing} {} failed: {source}; mend that and restart",
@@ -123,8 +157,11 @@ impl std::error::Error for TrailError {
         match self {
             Self::Io { source, .. }
             | Self::NoSegment { source, .. }
+            | Self::Full { source, .. }
             | Self::Poisoned { source, .. } => Some(source.as_ref()),
-            Self::InUse { .. } | Self::Damaged(_) | Self::InvalidToken => None,
+            Self::InUse { .. } | Self::NoHead { .. } | Self::Damaged(_) | Self::InvalidToken => {
+                None
+            }
         }
     }
 }
@@ -138,6 +175,13 @@ impl fmt::Display for Why {
             Self::Unfinished => "is unfinished though later segments exist",
             Self::TooLong => "lies in a segment larger than any we write",
             Self::WrongName => "lies in a segment whose name does not tell its first record",
+            Self::WrongSignature => "is a checkpoint that this key did not sign",
+            Self::WrongDigest => {
+                "is a checkpoint that does not fit the records before it: one of them was changed"
+            }
+            Self::NoCheckpoint => "begins a segment and is no checkpoint",
+            Self::NotTheHead => "is not the record that the head names",
+            Self::CutOff => "is missing, by the head: the end of the trail was cut off",
         })
     }
 }

@@ -13,6 +13,8 @@ const NAME_START: &str = "trail-";
 const NAME_END: &str = ".jsonl";
 /// A segment under this name is not complete and holds no record.
 const UNFINISHED_NAME: &str = "next-segment";
+/// The file of the head.
+pub(super) const HEAD_NAME: &str = "head";
 
 /// A directory of segments.
 pub trait SegmentFiles: Send + Sync {
@@ -34,6 +36,12 @@ pub trait SegmentFiles: Send + Sync {
     /// # Errors
     /// As the system says; `ENOSPC` belongs here.
     fn create(&self, name: &str, reserve: u64) -> io::Result<Box<dyn SegmentFile>>;
+
+    /// The file that names the last record; made, empty and durable, if `may_create`.
+    ///
+    /// # Errors
+    /// As the system says: `NotFound` if there is none.
+    fn head(&self, may_create: bool) -> io::Result<Box<dyn SegmentFile>>;
 
     /// Where a segment is, for messages.
     fn path(&self, name: &str) -> PathBuf;
@@ -88,8 +96,8 @@ pub(super) fn first_seq_of(name: &str) -> Option<u64> {
 #[derive(Debug)]
 pub struct DirectoryFiles {
     path: PathBuf,
-    /// Held for its lock.
-    _locked: Option<File>,
+    /// Held for its lock; `None` where we only read.
+    locked: Option<File>,
 }
 
 impl DirectoryFiles {
@@ -106,7 +114,7 @@ impl DirectoryFiles {
         }
         let directory = File::open(path).map_err(failed)?;
         match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), _locked: Some(directory) }),
+            Ok(()) => Ok(Self { path: path.to_owned(), locked: Some(directory) }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(TrailError::InUse { path: path.to_owned() }),
             Err(error) => Err(failed(error.into())),
         }
@@ -114,7 +122,7 @@ impl DirectoryFiles {
 
     /// The segments in `path`, to be read only.
     pub fn read(path: &Path) -> Self {
-        Self { path: path.to_owned(), _locked: None }
+        Self { path: path.to_owned(), locked: None }
     }
 
     fn fill_new(&self, unfinished: &Path, name: &str, reserve: u64) -> io::Result<File> {
@@ -152,7 +160,7 @@ impl SegmentFiles for DirectoryFiles {
 
     fn open(&self, name: &str) -> io::Result<Box<dyn SegmentFile>> {
         let path = self.path(name);
-        let file = OpenOptions::new().read(true).write(self._locked.is_some()).open(path)?;
+        let file = OpenOptions::new().read(true).write(self.locked.is_some()).open(path)?;
         Ok(Box::new(file))
     }
 
@@ -167,6 +175,21 @@ impl SegmentFiles for DirectoryFiles {
             let _ = std::fs::remove_file(&unfinished);
             let _ = std::fs::remove_file(self.path(name));
         })
+    }
+
+    fn head(&self, may_create: bool) -> io::Result<Box<dyn SegmentFile>> {
+        let path = self.path(HEAD_NAME);
+        match OpenOptions::new().read(true).write(self.locked.is_some()).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && may_create => {
+                let mut options = OpenOptions::new();
+                let file =
+                    options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+                file.sync_all()?;
+                sync_directory(&self.path)?;
+                Ok(Box::new(file))
+            }
+            opened => Ok(Box::new(opened?)),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::chain::{self, LINE_BYTES_MAX, Line};
+use super::chain::{self, Body, LINE_BYTES_MAX, Line};
 use super::files::{SegmentFile, name_of};
 use super::journal::{Extent, Journal};
 use super::segment;
@@ -190,7 +190,8 @@ impl Walk<'_> {
             };
             let Some((line, next)) = step else { return Ok(None) };
             place = next;
-            let time = line.event["eventTime"].as_str().and_then(Timestamp::parse);
+            let Body::Event(event) = line.body else { continue };
+            let time = event["eventTime"].as_str().and_then(Timestamp::parse);
             let time = time.unwrap_or_default();
             let is_past_the_end = match query.direction {
                 Direction::Backward => time.plus(DISORDER_MAX) < page.start,
@@ -200,10 +201,9 @@ impl Walk<'_> {
                 return Ok(None);
             }
             let in_time = time >= page.start && time <= page.end;
-            let fits =
-                |(attribute, value): &(Attribute, String)| attribute.matches(&line.event, value);
+            let fits = |(attribute, value): &(Attribute, String)| attribute.matches(&event, value);
             if in_time && query.filter.as_ref().is_none_or(fits) {
-                page.events.push(line.event);
+                page.events.push(event);
             }
         }
         Ok(Some(place))
@@ -266,7 +266,7 @@ impl Walk<'_> {
         let journal = self.journal;
         let block = self.load(segment, from, to)?;
         let line = block.strip_suffix(b"\n").unwrap_or(block);
-        match chain::unseal(journal.key(), line) {
+        match chain::unseal(Some(&journal.keys().mac), line) {
             Ok(line) => Ok((line, place)),
             Err(why) => Err(self.bad(place, why)),
         }
@@ -331,8 +331,15 @@ impl Walk<'_> {
         if self.extents[segment].length == 0 {
             return Ok(None);
         }
-        let first = self.next(Place { segment, at: 0 })?;
-        Ok(first.and_then(|(line, _)| line.event["eventTime"].as_str().and_then(Timestamp::parse)))
+        // The first line of a segment may be a checkpoint; the next one is an event then.
+        let mut place = Place { segment, at: 0 };
+        while let Some((line, next)) = self.next(place)? {
+            if let Body::Event(event) = line.body {
+                return Ok(event["eventTime"].as_str().and_then(Timestamp::parse));
+            }
+            place = next;
+        }
+        Ok(None)
     }
 
     fn token_of(&self, place: Place) -> String {

@@ -4,7 +4,8 @@ use rusqlite::{Connection, params, params_from_iter};
 
 use super::{ram, row};
 use crate::catalog::{
-    DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord, Operation, TaggedType,
+    DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord, Operation, RootRecord,
+    TaggedType,
 };
 
 /// Why an operation was not made.
@@ -79,9 +80,15 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
             one(connection.execute("DELETE FROM disk WHERE disk_id = ?1", [disk_id])?)
         }
         Operation::InsertRoot(root) => one(connection.execute(
-            "INSERT INTO root (only, provider, root_key_id, canary) VALUES (1, ?1, ?2, ?3)",
-            params![root.provider, root.root_key_id, root.canary],
+            &format!(
+                "INSERT INTO root (only, {}) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)",
+                row::ROOT_COLUMNS
+            ),
+            params_from_iter(row::root_values(root)),
         )?),
+        Operation::ReplaceRoot { record, seen_root_key_id } => {
+            replace_root(connection, record, seen_root_key_id)
+        }
         Operation::Ram(operation) => ram::make(connection, operation),
     }
 }
@@ -165,6 +172,16 @@ fn update_disk(
         |row| row.get(0),
     )?;
     Err(if there { Refusal::Changed } else { Refusal::NotFound })
+}
+
+fn replace_root(connection: &Connection, root: &RootRecord, seen: &str) -> Result<(), Refusal> {
+    let values = row::root_values(root).into_iter().chain([Box::new(seen.to_owned()) as _]);
+    let updated = connection.execute(
+        "UPDATE root SET provider = ?1, parameters = ?2, root_key_id = ?3, sealed_key = ?4, \
+         previous_id = ?5, since = ?6 WHERE root_key_id = ?7",
+        params_from_iter(values),
+    )?;
+    if updated == 1 { Ok(()) } else { Err(Refusal::Changed) }
 }
 
 pub(super) fn one(rows: usize) -> Result<(), Refusal> {

@@ -135,7 +135,8 @@ pub(super) fn layers(reader: &Connection, disk_id: &str) -> rusqlite::Result<Vec
 }
 
 pub(super) fn root(reader: &Connection) -> rusqlite::Result<Option<RootRecord>> {
-    reader.query_row("SELECT provider, root_key_id, canary FROM root", [], row::root).optional()
+    let text = format!("SELECT {} FROM root", row::ROOT_COLUMNS);
+    reader.query_row(&text, [], row::root).optional()
 }
 
 fn first<T>(

@@ -27,6 +27,9 @@ pub(super) const TAG_COLUMNS: &str = "resource_type, resource_id, key, value";
 pub(super) const DISK_COLUMNS: &str = "disk_id, name, description, size, encrypted, kms_key_id, \
      status, category, created, attached, detached, instance_id, read_only, epoch, cache, \
      iops_limit, bytes_limit";
+/// Columns of `root`, less the one that keeps it alone.
+pub(super) const ROOT_COLUMNS: &str =
+    "provider, parameters, root_key_id, sealed_key, previous_id, since";
 /// Columns of `layer`.
 pub(super) const LAYER_COLUMNS: &str = "layer_id, disk_id, parent, file_name";
 
@@ -112,7 +115,26 @@ pub(super) fn layer(row: &Row<'_>) -> rusqlite::Result<LayerRecord> {
 }
 
 pub(super) fn root(row: &Row<'_>) -> rusqlite::Result<RootRecord> {
-    Ok(RootRecord { provider: row.get(0)?, root_key_id: row.get(1)?, canary: row.get(2)? })
+    Ok(RootRecord {
+        provider: row.get(0)?,
+        parameters: row.get(1)?,
+        root_key_id: row.get(2)?,
+        sealed_key: row.get(3)?,
+        previous_id: row.get(4)?,
+        since: moment(row.get(5)?),
+    })
+}
+
+/// The values of [`ROOT_COLUMNS`].
+pub(super) fn root_values(root: &RootRecord) -> [Box<dyn ToSql>; 6] {
+    [
+        Box::new(root.provider.clone()),
+        Box::new(root.parameters.clone()),
+        Box::new(root.root_key_id.clone()),
+        Box::new(root.sealed_key.clone()),
+        Box::new(root.previous_id.clone()),
+        Box::new(root.since.unix_millis()),
+    ]
 }
 
 /// The values of [`KEY_COLUMNS`].

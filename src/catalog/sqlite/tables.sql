@@ -2,8 +2,11 @@
 CREATE TABLE root (
     only            INTEGER PRIMARY KEY CHECK (only = 1),
     provider        TEXT NOT NULL,
+    parameters      TEXT NOT NULL,
     root_key_id     TEXT NOT NULL,
-    canary          BLOB NOT NULL
+    sealed_key      BLOB NOT NULL,
+    previous_id     TEXT,
+    since           INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE kms_key (
