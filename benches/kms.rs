@@ -63,9 +63,9 @@ impl SegmentFile for UnsyncedFile {
 
 fn kms_in(folder: &std::path::Path) -> Kms {
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
-    let root = Secret::random(32, entropy.as_ref());
+    let sealing_key = Secret::random(32, entropy.as_ref());
     let files = DirectoryFiles::lock(&folder.join("trail")).expect("a new trail");
-    let key = root::trail_key(&root);
+    let key = root::trail_key(&sealing_key);
     let trail = Trail::open_on(Arc::new(Unsynced(files)), key, clock.clone(), entropy.clone());
     let catalog = SqliteCatalog::open(&folder.join("catalog.db")).expect("a new catalog");
     let catalog = Arc::new(catalog);
@@ -73,7 +73,7 @@ fn kms_in(folder: &std::path::Path) -> Kms {
         catalog: catalog.clone(),
         clock: clock.clone(),
         entropy: entropy.clone(),
-        key: root::ram_key(&root),
+        key: root::ram_key(&sealing_key),
         account_id: ACCOUNT.into(),
     });
     let account = Account { account_id: ACCOUNT.into(), region: "cn-hangzhou".into() };
@@ -81,7 +81,7 @@ fn kms_in(folder: &std::path::Path) -> Kms {
         catalog,
         ram: Arc::new(ram),
         trail: Arc::new(trail.expect("a new trail")),
-        sealing_key: root,
+        sealing_key,
         clock,
         entropy,
         account,

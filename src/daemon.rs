@@ -139,11 +139,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         key: root.ram_key(),
         account_id: config.account_id.clone(),
     }));
-    if is_new {
-        // As if the owner had consented in the console: the role may be deleted and made again.
-        ram.grant_ecs_role()?;
-    }
-    let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
+    let access_key = first_start(config, (&*ram, &*trail), (is_new, &caller))?;
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
@@ -200,12 +196,18 @@ fn data_keys(
     Ok(Arc::new(remote.map_err(DaemonError::RemoteKms)?))
 }
 
-/// In production the owner makes access keys over the unix socket, and nothing writes them down.
-fn first_access_key(
+/// What an account has from its beginning: the role of the disk service, and in development an
+/// access key of the owner. In production the owner makes access keys over the unix socket, and
+/// nothing writes them down.
+fn first_start(
     config: &Config,
     (ram, trail): (&Ram, &Trail),
-    caller: &Caller,
+    (is_new, caller): (bool, &Caller),
 ) -> Result<Option<PathBuf>, DaemonError> {
+    if is_new {
+        // As if the owner had consented in the console: the role may be deleted and made again.
+        ram.grant_ecs_role()?;
+    }
     match config.mode {
         Mode::Development => {
             access_key::write_first((ram, trail, &config.region), caller, &config.data_dir)

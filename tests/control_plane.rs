@@ -309,7 +309,7 @@ fn without_a_trail_nothing_is_done_and_attached_disks_go_on() {
     let segment = std::fs::read_dir(data.join("trail"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .find(|path| std::fs::metadata(path).unwrap().len() > 0)
+        .find(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
         .unwrap();
     let faults = Faults::inject(&daemon, &segment);
     for arguments in [

@@ -264,7 +264,10 @@ fn what_may_pass_is_tried_again_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let access_key = folder.path().join("access.json");
     private(&access_key, r#"{"AccessKeyId": "a", "AccessKeySecret": "b"}"#);
-    let found = http("200 OK", r#"{"KeyMetadata": {"KeyId": "k", "KeyState": "Enabled"}}"#);
+    let found = http(
+        "200 OK",
+        r#"{"KeyMetadata": {"KeyId": "k", "KeyState": "Enabled", "KeySpec": "Aliyun_AES_256"}}"#,
+    );
     let refused =
         |code: &str| format!(r#"{{"Code": "{code}", "Message": "no", "RequestId": "r"}}"#);
     let busy = http("429 Too Many", &refused("Rejected.Throttling"));

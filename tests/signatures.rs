@@ -20,6 +20,8 @@ use support::signer::{AccessKey, Ask, Request, Scheme, sign};
 
 const SCHEMES: [Scheme; 3] = [Scheme::Rpc1, Scheme::Acs3, Scheme::Acs4];
 const SECRET: &str = "testSecret0123456789abcdefghij";
+type Headers = Vec<(String, String)>;
+
 const DATE: &str = "2026-01-05T03:04:05Z";
 
 fn secret() -> Secret {
@@ -179,16 +181,16 @@ fn a_wrong_secret_is_told_what_was_signed_with_one_colon_before_it() {
 
 #[test]
 fn half_a_signature_is_none() {
-    let acs = |change: &dyn Fn(&mut Vec<(String, String)>)| {
+    let acs = |change: &dyn Fn(&mut Headers)| {
         let mut request = example(Scheme::Acs3);
         change(&mut request.headers);
         verdict(&request).unwrap_err()
     };
     let without = |name: &'static str| {
-        move |headers: &mut Vec<(String, String)>| headers.retain(|(known, _)| known != name)
+        move |headers: &mut Headers| headers.retain(|(known, _)| known != name)
     };
     let edit = |from: &'static str, to: &'static str| {
-        move |headers: &mut Vec<(String, String)>| {
+        move |headers: &mut Headers| {
             let last = headers.last_mut().unwrap();
             last.1 = last.1.replace(from, to);
         }
@@ -204,7 +206,7 @@ fn half_a_signature_is_none() {
         acs(&|headers| headers.push(headers[1].clone())),
         SignError::Incomplete(_) | SignError::Missing(_)
     ));
-    let token = |headers: &mut Vec<(String, String)>| {
+    let token = |headers: &mut Headers| {
         headers.push(("x-acs-security-token".into(), "t".into()));
     };
     assert!(matches!(acs(&token), SignError::Incomplete(_)));

@@ -143,7 +143,7 @@ fn element(text: &mut String, name: &str, value: &Value) {
     match value {
         Value::Null | Value::Array(_) => {}
         Value::Object(fields) => text.push_str(&elements(fields)),
-        Value::String(value) => text.push_str(&escape(&printable(value))),
+        Value::String(value) => text.push_str(&escape(printable(value))),
         Value::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
         Value::Number(value) => {
             let _ = write!(text, "{value}");

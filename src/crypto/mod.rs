@@ -1,8 +1,8 @@
 //! Ciphers and digests: the one place that calls a cryptographic library.
 //!
-//! Data is AES-256-XTS ([`xts`]); keys and records are AES-256-GCM ([`aead`]), PBKDF2 and HKDF
-//! ([`kdf`]), HMAC-SHA-256 ([`mac`]), RSA and ECDSA ([`asymmetric`]) and Ed25519 ([`ed25519`]). Key
-//! bytes come in as [`crate::secret::Secret`] and plaintext keys leave as one.
+//! Data is AES-256-XTS ([`xts`]); keys and records are AES-256-GCM ([`aead`]), RSA and ECDSA
+//! ([`asymmetric`]), PBKDF2 and HKDF ([`kdf`]), HMAC-SHA-256 ([`mac`]) and Ed25519 ([`ed25519`]).
+//! Key bytes come in as [`crate::secret::Secret`] and plaintext keys leave as one.
 
 pub mod aead;
 pub mod asymmetric;

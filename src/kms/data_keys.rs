@@ -1,8 +1,7 @@
 //! What the disk service asks of a KMS: of the one in the house, or of one on another host.
 
 use super::context::Context;
-use super::spec::is_symmetric;
-use super::{DataKey, Decrypted, Kms, KmsError};
+use super::{DataKey, Decrypted, Kms, KmsError, is_symmetric};
 use crate::catalog::KeyState;
 use crate::ram::Caller;
 
@@ -13,7 +12,7 @@ pub struct FoundKey {
     pub key_id: String,
     /// Whether it may be used now.
     pub state: KeyState,
-    /// Whether it is no key pair: only such keys wrap data keys.
+    /// Whether it can wrap data keys at all.
     pub is_symmetric: bool,
 }
 

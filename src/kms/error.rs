@@ -160,7 +160,7 @@ impl KmsError {
         }
     }
 
-    /// The table's messages; those with names in them come from [`KmsError::message`].
+    /// The table's messages; those of parameters come from [`KmsError::message`].
     const fn text(&self) -> &'static str {
         match self {
             Self::MissingParameter(_) | Self::InvalidParameter(_) | Self::Remote(_) => "",

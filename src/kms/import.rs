@@ -1,7 +1,7 @@
 //! Bring your own key: material made elsewhere, wrapped for this key alone.
 //!
 //! Every GetParametersForImport makes a new RSA pair. Its private half travels in the import token,
-//! under a key derived from the sealing key, so that nothing has to be kept for 24 hours and a
+//! sealed under a key made of the root key, so that nothing has to be kept for 24 hours and a
 //! restart forgets no token:
 //!
 //! ```text

@@ -1,7 +1,7 @@
 //! Key material: where it is, and what is done with it there.
 //!
-//! A key version names its store. The one here, `software`, keeps material in the catalog,
-//! sealed, bound to its key and version, and unwraps it for one use at a time:
+//! A key version names its store. The one here, `software`, keeps material in the catalog, sealed,
+//! bound to its key and version, and unwraps it for one use at a time:
 //!
 //! ```text
 //! kind, 1 | initialisation vector, 12 | ciphertext | tag, 16
@@ -98,7 +98,7 @@ pub(super) trait MaterialStore: Send + Sync {
     ) -> Result<Option<Secret>, KmsError>;
 }
 
-/// Material in the catalog, under a key derived from the sealing key.
+/// Material in the catalog, under a key made of the sealing key.
 pub(super) struct SoftwareStore {
     pub(super) material_key: Secret,
     pub(super) entropy: Arc<dyn Entropy>,

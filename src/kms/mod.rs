@@ -59,6 +59,7 @@ pub use pairs::{PAIR_BYTES_MAX, Pair, PublicKey, Signed, Verified};
 pub use rotation::Rotation;
 pub use schedule::Swept;
 pub use service::{ECS_CREATOR, ECS_KEY_ALIAS, is_service_key};
+pub use spec::is_symmetric;
 pub use state::Action;
 pub use tags::{DISK_CONSENT_TAG, TagPage, TagQuery, Untag};
 
@@ -82,11 +83,6 @@ impl Account {
         self.arn(name)
     }
 
-    /// `acs:kms:<region>:<account>:keystore/<id>`. The relative part is not published.
-    pub fn instance_arn(&self, id: &str) -> String {
-        self.arn(&format!("keystore/{id}"))
-    }
-
     /// `caller`, in the trail of this account.
     pub fn actor(&self, caller: &Caller) -> Actor {
         Actor {
@@ -97,6 +93,11 @@ impl Account {
             user_agent: caller.user_agent.clone(),
             user_identity: caller.user_identity(&self.account_id, &ServiceActsAs::Itself),
         }
+    }
+
+    /// `acs:kms:<region>:<account>:keystore/<id>`. The relative part is not published.
+    pub fn instance_arn(&self, id: &str) -> String {
+        self.arn(&format!("keystore/{id}"))
     }
 
     fn arn(&self, relative: &str) -> String {

@@ -100,7 +100,7 @@ impl KeySpec {
 }
 
 /// Whether `key` is no key pair: only such keys wrap data keys.
-pub(super) fn is_symmetric(key: &KeyRecord) -> bool {
+pub fn is_symmetric(key: &KeyRecord) -> bool {
     KeySpec::of(&key.spec).is_some_and(KeySpec::is_symmetric)
 }
 

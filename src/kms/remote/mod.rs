@@ -34,17 +34,13 @@ pub use error::RemoteError;
 use sign::AccessKey;
 use transport::Transport;
 
+/// How the names of key specs begin that can wrap data keys.
+const SYMMETRIC: [&str; 2] = ["Aliyun_AES", "Aliyun_SM4"];
+
 /// A KMS on another host.
 pub struct RemoteKms {
     transport: Transport,
     default_key: Option<String>,
-}
-
-/// Specs of symmetric keys begin so (`Aliyun_AES_256`, `Aliyun_SM4`).
-const SYMMETRIC_PREFIX: &str = "Aliyun_";
-
-fn symmetric_spec() -> String {
-    SYMMETRIC_PREFIX.to_owned()
 }
 
 #[derive(Deserialize)]
@@ -58,8 +54,6 @@ struct Described {
 struct Metadata {
     key_id: String,
     key_state: String,
-    /// Not every version of the API tells; where it does not, keys are symmetric.
-    #[serde(default = "symmetric_spec")]
     key_spec: String,
 }
 
@@ -121,7 +115,7 @@ impl DataKeys for RemoteKms {
         self.call("DescribeKey", &[("KeyId", key)], |answer| {
             let Described { key_metadata } = serde_json::from_slice(answer).ok()?;
             let state = KeyState::parse(&key_metadata.key_state)?;
-            let is_symmetric = key_metadata.key_spec.starts_with(SYMMETRIC_PREFIX);
+            let is_symmetric = SYMMETRIC.iter().any(|kind| key_metadata.key_spec.starts_with(kind));
             Some(FoundKey { key_id: key_metadata.key_id, state, is_symmetric })
         })
     }
