@@ -1,9 +1,9 @@
 //! The transmission phase: read requests, have them run, let replies leave in batches.
 //!
-//! The reader runs at once what is small and needs no waiting: reads from the page cache, writes into
-//! it. What is large or waits is shared with the other threads of the connection (`crew`). Reads
-//! that must wait for a device go to the workers and are answered whenever they are done. Before the
-//! reader waits for the client, all replies it has gathered leave in one call.
+//! The reader runs at once what is small and needs no waiting: reads from the page cache, writes
+//! into it. What is large or waits is shared with the other threads of the connection (`crew`).
+//! Reads that must wait for a device go to the workers and are answered whenever they are done.
+//! Before the reader waits for the client, all replies it has gathered leave in one call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ const BATCH_BYTES: usize = 512 << 10;
 /// those of the next.
 const LARGE_BYTES: u64 = 128 << 10;
 
-/// Large reads that may wait for the next thread of the connection before its reader runs one itself.
+/// Large reads that may wait for the next thread of the connection before its reader runs one.
 const READS_AHEAD_MAX: usize = 1;
 
 /// The same of writes: more, for their payloads arrive faster than they are stored; not many, for
