@@ -249,6 +249,19 @@ mod tests {
     }
 
     #[test]
+    fn a_size_is_served_from_spares_of_another_but_leaves_it_the_last() {
+        let pool = BufferPool::new(64 << 20);
+        let mediums: Vec<_> = (0..4).map(|_| pool.take(1 << 20, None).expect("room")).collect();
+        let places: Vec<_> = mediums.iter().map(|medium| medium.as_ptr()).collect();
+        drop(mediums);
+        let page = pool.take(4096, None).expect("room");
+        assert!(places.contains(&page.as_ptr()));
+        assert_eq!(pool.lock().slab.mapped_bytes(), 2 * HUGE_PAGE_BYTES);
+        let _other = pool.take(8192, None).expect("room");
+        assert_eq!(pool.lock().slab.mapped_bytes(), 3 * HUGE_PAGE_BYTES);
+    }
+
+    #[test]
     fn scattered_buffers_of_one_size_leave_a_chunk_to_each_other_size() {
         let pool = BufferPool::new(32 << 20);
         let pages: Vec<_> = std::iter::from_fn(|| pool.take(4096, None)).collect();
