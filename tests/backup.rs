@@ -231,3 +231,25 @@ fn a_backup_is_of_one_moment_while_serving_goes_on() {
         }
     }
 }
+
+#[test]
+fn what_an_unfinished_restore_left_behind_does_not_get_in() {
+    let made = Made::new();
+    let (earlier, to) = (made.path("earlier"), made.path("restored"));
+    assert!(made.restore(&made.backup, &earlier).status.success());
+    // The write-ahead log of a restore that a crash ended.
+    let unfinished = rusqlite::Connection::open(format!("{earlier}/catalog.db")).unwrap();
+    unfinished.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+    let changed = unfinished.execute("UPDATE kms_key SET description = 'of another time'", []);
+    assert_eq!(changed, Ok(2));
+    std::fs::create_dir(&to).unwrap();
+    let left = format!("{to}/catalog.db.restoring-wal");
+    std::fs::copy(format!("{earlier}/catalog.db-wal"), left).unwrap();
+    drop(unfinished);
+
+    let restored = made.restore(&made.backup, &to);
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    std::fs::copy(made.root_key(), format!("{to}/root.key")).unwrap();
+    let daemon = Daemon::start(Path::new(&to));
+    assert_eq!(daemon.json(&["key", "show", "alias/kept"])["Description"], "kept");
+}

@@ -526,3 +526,25 @@ fn a_damaged_or_foreign_file_is_refused_by_name() {
 
     refused_by_name(&scratch.path().join("no/such/dir.db"), "creating it");
 }
+
+#[test]
+fn what_is_deleted_or_replaced_is_not_left_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.db");
+    let catalog = SqliteCatalog::open(&path).unwrap();
+    let sealed = |byte: u8| vec![byte; 1200];
+    for (id, byte) in [("deleted", 0xd1), ("forgotten", 0xf1)] {
+        let (key, version) = key(id);
+        let version = KeyVersionRecord { wrapped_material: sealed(byte), ..version };
+        apply(&catalog, &[Operation::InsertKey(key, version)]).unwrap();
+    }
+    let (_, version) = key("forgotten");
+    apply(&catalog, &[Operation::UpdateKeyVersion(version)]).unwrap();
+    apply(&catalog, &[Operation::DeleteKey("deleted".into())]).unwrap();
+    drop(catalog);
+    let bytes = std::fs::read(&path).unwrap();
+    for byte in [0xd1, 0xf1] {
+        let needle = [byte; 64];
+        assert!(!bytes.windows(64).any(|window| window == needle), "{byte:x} is still there");
+    }
+}

@@ -227,3 +227,16 @@ fn lists_are_filtered_by_everything_published() {
     assert_eq!(found("Creator", "Ecs").len(), 1);
     assert_eq!(found("KeyId", &tagged), [tagged]);
 }
+
+#[test]
+fn a_blob_that_names_a_key_pair_is_no_blob() {
+    let kms = Kms::start();
+    let pair = kms.create(&[("KeySpec", "RSA_2048"), ("KeyUsage", "ENCRYPT/DECRYPT")]);
+    let key = kms.key(&[]);
+    let made = kms.ok("Encrypt", &[("KeyId", &key), ("Plaintext", "AAAA")]);
+    let mut blob = bytes(&made, "CiphertextBlob");
+    blob[..36].copy_from_slice(text(&pair, "PrimaryKeyVersion").as_bytes());
+    let blob = STANDARD.encode(blob);
+    // The client's fault, not damage of ours.
+    kms.refused("Decrypt", &[("CiphertextBlob", &blob)], (400, "InvalidParameter"));
+}

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{Catalog, Operation, RootRecord};
-use sealdisk::clock::{Entropy, SeededEntropy, SystemClock, SystemEntropy};
-use sealdisk::kms::KmsError;
+use sealdisk::clock::{Clock, Entropy, SeededEntropy, SystemClock, SystemEntropy};
+use sealdisk::kms::backup::{self, About};
 use sealdisk::kms::root::{
     KeyFile, Loaded, Passphrase, Provider, Root, RootError, RootParts, Source,
 };
+use sealdisk::kms::{Account, KmsError};
 use sealdisk::secret::Secret;
 use sealdisk::trail::TrailError;
 use serde_json::Value;
@@ -496,4 +497,25 @@ fn a_kill_during_a_rotation_is_survived() {
             &["trail", "verify", "--data-dir", data.to_str().unwrap()],
         );
     }
+}
+
+#[test]
+fn a_backup_names_the_root_key_that_is_in_it() {
+    let place = Place::new();
+    let root = place.unlock(place.file(true)).unwrap();
+    // A rotation comes right after the copy of the catalog is taken.
+    let copy = place.path("copy.db");
+    place.catalog.copy_to(&copy).unwrap();
+    let copy = SqliteCatalog::open(&copy).unwrap();
+    root.rotate(None, &mut recorded).unwrap();
+    let about = About {
+        account: Account { account_id: "1000000000000001".into(), region: "cn-hangzhou".into() },
+        trail_last_seq: 0,
+        now: SystemClock::new().now(),
+    };
+    let to = place.path("keys.backup");
+    let manifest = backup::create(&root, &copy, &about, &to).unwrap();
+    let inside = copy.root().unwrap().unwrap().root_key_id;
+    assert_ne!(inside, place.id());
+    assert_eq!(manifest.root_key_id, inside);
 }

@@ -413,3 +413,18 @@ fn one_call_too_many_is_throttled() {
     door.clock.advance(Duration::from_secs(1));
     assert_eq!(door.knock(Scheme::Acs3, (DATE, "2")), "ok");
 }
+
+#[test]
+fn a_credential_for_one_product_is_good_for_no_other() {
+    let door = Door::new(1000);
+    let ask = |version, action, nonce| {
+        let ask = Ask { version, action, parameters: &[], timestamp: DATE, nonce };
+        sign(Scheme::Acs4, &door.key, &ask)
+    };
+    let disks = ask("2014-05-26", "DescribeDisks", "1");
+    assert_eq!(door.present(&disks, Product::Ecs), "400 IncompleteSignature");
+    let users = ask("2015-05-01", "CreateUser", "2");
+    assert_eq!(door.present(&users, Product::Ram), "400 IncompleteSignature");
+    let keys = ask("2016-01-20", "ListKeys", "3");
+    assert_eq!(door.present(&keys, Product::Kms), "ok");
+}

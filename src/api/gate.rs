@@ -52,6 +52,9 @@ impl Gate {
         product: Product,
     ) -> Result<Option<Admitted>, ApiError> {
         let Some(signature) = Signature::find(message)? else { return Ok(None) };
+        if signature.product().is_some_and(|named| !named.eq_ignore_ascii_case(product.code())) {
+            return Err(incomplete("the credential is for another product"));
+        }
         let id = signature.access_key_id();
         let credential = self.ram.access_key(id).map_err(|error| unreadable(id, &error))?;
         let credential = credential.ok_or_else(unknown)?;

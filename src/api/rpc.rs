@@ -14,9 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::OWN_VERSION;
 use super::error::ApiError;
 use super::percent;
+use super::{OWN_SERVICE, OWN_VERSION};
 use crate::catalog::Page;
 use crate::kms;
 use crate::limits;
@@ -41,6 +41,17 @@ pub enum Product {
 }
 
 impl Product {
+    /// Its name in the credentials of ACS4.
+    pub(super) const fn code(self) -> &'static str {
+        match self {
+            Self::Kms => "Kms",
+            Self::Ecs => "Ecs",
+            Self::ActionTrail => "Actiontrail",
+            Self::Ram => "Ram",
+            Self::Own => OWN_SERVICE,
+        }
+    }
+
     /// The product that publishes this version.
     pub fn of_version(version: &str) -> Option<Self> {
         match version {

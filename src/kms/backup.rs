@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::root::{Provider, Root, RootParts};
+use super::root::{Provider, Root, RootError, RootParts};
 use super::{Account, KmsError};
-use crate::catalog::sqlite::SqliteCatalog;
+use crate::catalog::sqlite::{SqliteCatalog, read_root};
 use crate::catalog::{Catalog, CatalogError};
 use crate::clock::{Clock, Entropy, Timestamp};
 use crate::crypto::kdf::hkdf_sha256;
@@ -140,7 +140,8 @@ fn write(
 ) -> Result<Manifest, BackupError> {
     new_file(copy).map_err(BackupError::io(copy))?;
     catalog.copy_to(copy)?;
-    let record = root.record()?;
+    // Of the copy itself: a rotation may have come since.
+    let record = read_root(copy)?.ok_or(RootError::Corrupt).map_err(KmsError::from)?;
     let mut source = File::open(copy).map_err(BackupError::io(copy))?;
     let (bytes, sha256) = pour(&mut source, &mut io::sink()).map_err(BackupError::io(copy))?;
     let manifest = Manifest {
@@ -202,6 +203,10 @@ pub fn restore(
         }
     }
     let unfinished = data_dir.join("catalog.db.restoring");
+    // SQLite would apply the log that a crash left of another restore.
+    for log in ["-wal", "-shm"].map(|suffix| beside(&unfinished, suffix)) {
+        remove_if_there(&log).map_err(BackupError::io(&log))?;
+    }
     let restored = copy_out(file, &unfinished).and_then(|(manifest, line, mac_found)| {
         let catalog = Arc::new(SqliteCatalog::open(&unfinished)?);
         let parts = RootParts {
@@ -298,11 +303,15 @@ fn pour(from: &mut impl Read, to: &mut impl Write) -> io::Result<(u64, String)> 
 
 /// A private file, empty, in the place of what a crash left there.
 fn new_file(path: &Path) -> io::Result<File> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_if_there(path)?;
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

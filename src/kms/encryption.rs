@@ -212,6 +212,10 @@ impl Kms {
         let (key, version) = found.ok_or(KmsError::KeyNotFound)?;
         guard_service_key(call, &key)?;
         state::check(call.action, key.state)?;
+        if !is_symmetric(&key) {
+            // Nothing under a key pair has this form.
+            return Err(KmsError::InvalidParameter("CiphertextBlob"));
+        }
         canonical(context)?;
         let store = self.store(&version)?;
         let plaintext =

@@ -93,6 +93,9 @@ enum Order {
     GreaterOrEqual,
 }
 
+/// Bits before the IPv4 address in an IPv6 one that stands for it.
+const MAPPED_BITS: u8 = 96;
+
 /// Addresses that share their first bits.
 #[derive(Clone, Copy, Debug)]
 struct Network {
@@ -199,7 +202,12 @@ impl Network {
         };
         let address: IpAddr = address.parse().ok()?;
         let is_plain = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
-        let prefix = is_plain.then(|| prefix.parse().ok())??;
+        let prefix: u8 = is_plain.then(|| prefix.parse().ok())??;
+        // Callers' addresses are compared in IPv4 form where they have one.
+        let (address, prefix) = match (address.to_canonical(), prefix.checked_sub(MAPPED_BITS)) {
+            (mapped @ IpAddr::V4(_), Some(rest)) if address.is_ipv6() => (mapped, rest),
+            _ => (address, prefix),
+        };
         (prefix <= bits_of(address)).then_some(Self { address, prefix })
     }
 
@@ -261,6 +269,8 @@ mod tests {
         assert!(!within("0.0.0.0/0", "::1"));
         assert!(within("10.1.2.3", "10.1.2.3") && !within("10.1.2.3", "10.1.2.2"));
         assert!(within("10.0.0.0/8", "::ffff:10.1.1.1"), "a mapped address is the IPv4 one");
+        assert!(within("::ffff:10.0.0.0/104", "10.1.1.1"), "a mapped network is the IPv4 one");
+        assert!(!within("::ffff:10.0.0.0/104", "11.0.0.0"));
         assert!(within("2001:db8::/32", "2001:db8:1::1"));
         for text in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "::/129", "x"] {
             assert!(Network::read(text).is_none(), "{text}");

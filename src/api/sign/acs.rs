@@ -132,6 +132,10 @@ fn check_headers(message: &Message<'_>, signed_headers: &str) -> Result<(), Sign
 }
 
 impl Acs {
+    pub(super) fn product(&self) -> Option<&str> {
+        self.scope.as_ref().map(|scope| scope.product.as_str())
+    }
+
     pub(super) fn verify(&self, message: &Message<'_>, secret: &Secret) -> Result<(), SignError> {
         let request = acs_request(message, &self.signed_headers);
         let request = request.ok_or(SignError::Incomplete(

@@ -81,6 +81,14 @@ impl Signature {
         &self.access_key_id
     }
 
+    /// The one product that its key is good for; `None` if it is good for all.
+    pub fn product(&self) -> Option<&str> {
+        match &self.form {
+            Form::Rpc1(_) => None,
+            Form::Acs(form) => form.product(),
+        }
+    }
+
     /// The text that makes it good for one use.
     pub fn nonce(&self) -> &str {
         &self.nonce
