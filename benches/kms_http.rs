@@ -10,6 +10,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench may stop at what it does not expect")]
 
+#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
 #[path = "../tests/support/signer.rs"]
 mod signer;
 
