@@ -16,6 +16,8 @@ pub mod faulty;
 pub mod file;
 mod lock;
 pub mod memory;
+mod region;
+mod slab;
 pub mod store;
 
 /// A run of bytes in a file: does the engine hold anything there?
