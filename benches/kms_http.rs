@@ -106,6 +106,9 @@ impl Client {
         self.stream.write_all(request.as_bytes()).unwrap();
         let answer = self.read();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        if answer.to_ascii_lowercase().contains("connection: close") {
+            *self = Self::connect(server);
+        }
         let body = &answer[answer.find("\r\n\r\n").unwrap()..];
         let value: Value = serde_json::from_str(body.trim()).unwrap();
         value["CiphertextBlob"].as_str().unwrap_or_default().to_owned()
