@@ -71,3 +71,21 @@ fn attached_disks_are_served_again_after_a_stop_and_after_a_kill() {
     io(&daemon, "read -P 9 3M 64k");
     assert_eq!(daemon.json(&["disk", "show", "db"])["Status"], "In_use");
 }
+
+#[test]
+fn more_disks_are_attached_than_the_soft_limit_of_open_files_allows() {
+    const SOFT: usize = 64;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &format!("ulimit -S -n {SOFT} && exec \"$@\""), "sh"]);
+    command.arg(binary()).args(["serve", "--dev", "--data-dir"]).arg(&data);
+    command.args(["--nbd-tcp", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    let daemon = Daemon::launch(command, &data);
+    for number in 0..SOFT {
+        daemon.disk(&format!("d{number}"), "1M");
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    assert!(open > SOFT, "{open} open files");
+    assert!(daemon.stop().success());
+}

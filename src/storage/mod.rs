@@ -87,6 +87,12 @@ impl StorageError {
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Io(error) if error.kind() == std::io::ErrorKind::FileTooLarge => write!(
+                f,
+                "storage: {error}: the file system has no files as large (ext4 with blocks of \
+                 4 KiB: 16 TiB), or the daemon may not write such (RLIMIT_FSIZE): make the disk \
+                 smaller, or keep the data directory on XFS"
+            ),
             Self::Io(error) => write!(f, "storage: {error}"),
             Self::Short { at, missing } => {
                 write!(
@@ -171,4 +177,17 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Makes the file `len` long; new bytes read as zeros.
     fn set_len(&self, len: ByteCount) -> Result<(), StorageError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_larger_than_the_file_system_allows_is_explained() {
+        let error = StorageError::from(std::io::Error::from_raw_os_error(libc::EFBIG));
+        assert!(error.is_out_of_space());
+        let message = error.to_string();
+        assert!(message.contains("16 TiB") && message.contains("make the disk smaller"), "{message}");
+    }
 }
