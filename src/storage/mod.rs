@@ -188,6 +188,9 @@ mod tests {
         let error = StorageError::from(std::io::Error::from_raw_os_error(libc::EFBIG));
         assert!(error.is_out_of_space());
         let message = error.to_string();
-        assert!(message.contains("16 TiB") && message.contains("make the disk smaller"), "{message}");
+        assert!(
+            message.contains("16 TiB") && message.contains("make the disk smaller"),
+            "{message}"
+        );
     }
 }
