@@ -232,6 +232,23 @@ impl Provider for Unpromoted {
 }
 
 #[test]
+fn a_prepared_key_that_cannot_be_read_is_an_error_and_stays() {
+    let place = Place::new();
+    place.unlock(place.file(true)).unwrap();
+    let stopped = place.unlock(Unpromoted(place.file(false))).unwrap();
+    stopped.rotate(None, &mut recorded).unwrap();
+    let (next, kept) = (place.path("root.key.next"), place.id());
+    let mode = |mode| std::fs::set_permissions(&next, PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o644);
+    assert!(place.unlock(place.file(false)).is_err());
+    assert!(stopped.rotate(None, &mut recorded).is_err());
+    assert!(next.exists(), "it is the only copy of the root key");
+    mode(0o600);
+    place.unlock(place.file(false)).unwrap();
+    assert_eq!(place.id(), kept);
+}
+
+#[test]
 fn a_crash_at_any_step_of_a_rotation_leaves_a_root_key_that_opens() {
     let place = Place::new();
     let sealing = place.unlock(place.file(true)).unwrap().sealing_key();

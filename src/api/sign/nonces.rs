@@ -2,7 +2,8 @@
 //!
 //! Kept as 64-bit keyed hashes: two nonces that meet in one refuse an honest request with a chance
 //! of one in 10^12 at the bound, and nobody outside can make them meet. What a restart forgets
-//! cannot be replayed, for requests signed before it are refused.
+//! cannot be replayed, for requests signed before it are refused; one that was dated ahead of our
+//! clock can be, for as long as it still is.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;

@@ -46,9 +46,18 @@ impl KeyFile {
         self.beside(".previous")
     }
 
-    /// The key that was prepared, if the catalog names it.
-    fn prepared(&self, known: &RootRecord) -> Option<SoftwareKey> {
-        self.read(&self.next()).ok().filter(|key| key.id() == known.root_key_id)
+    /// The key that was prepared, if the catalog names it. A file that cannot be read is an error:
+    /// it may be the only copy of the root key.
+    fn prepared(&self, known: &RootRecord) -> Result<Option<SoftwareKey>, RootError> {
+        match self.read(&self.next()) {
+            Ok(key) => Ok(Some(key).filter(|key| key.id() == known.root_key_id)),
+            // Cut short while it was written: the catalog never came to name it.
+            Err(RootError::Malformed { .. }) => Ok(None),
+            Err(RootError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn read(&self, path: &Path) -> Result<SoftwareKey, RootError> {
@@ -72,7 +81,7 @@ impl Provider for KeyFile {
         let found = self.read(&self.path);
         if let Some(known) = known
             && !found.as_ref().is_ok_and(|key| key.id() == known.root_key_id)
-            && let Some(next) = self.prepared(known)
+            && let Some(next) = self.prepared(known)?
         {
             // A crash came between the catalog's change and that of the files.
             self.promote()?;
@@ -101,7 +110,7 @@ impl Provider for KeyFile {
         if given.is_some() {
             return Err(RootError::SecretUnneeded);
         }
-        if self.prepared(known).is_some() {
+        if self.prepared(known)?.is_some() {
             // The last rotation could not put its key in place; it must not be overwritten.
             self.promote()?;
         }
