@@ -27,11 +27,9 @@ const CREW_PATIENCE: Duration = Duration::from_secs(1);
 /// Threads of one connection at most: one reads, one works, one waits for a device.
 const CREW_MAX: usize = 3;
 
-/// What a job asks of the thread that runs it.
+/// What holds the reader up in a job that comes to the crew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weight {
-    /// A few microseconds.
-    Small,
     /// Many bytes through cipher and caches.
     Large {
         /// Others of its kind that may be ahead of it in the crew's queue.
@@ -39,8 +37,6 @@ pub(super) enum Weight {
     },
     /// It may wait for a device.
     Waits,
-    /// As everything on its disk it waits, so many at a time do: for the workers.
-    AlwaysWaits,
 }
 
 /// The threads of one connection.
@@ -140,8 +136,6 @@ impl<'a> Crew<'a> {
     ) -> Option<Job> {
         while let Some((job, weight)) = reader.next_job() {
             match weight {
-                Weight::Small => reader.run(job),
-                Weight::AlwaysWaits => self.link.run_on_worker(job),
                 Weight::Large { ahead_max } => {
                     if let Some(job) = self.give_away(scope, job, ahead_max) {
                         reader.run_large(job);

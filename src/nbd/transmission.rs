@@ -60,6 +60,16 @@ pub(super) struct Link {
     pub(super) is_direct: bool,
 }
 
+/// Who runs a job.
+enum Place {
+    /// The reader: it takes a few microseconds.
+    Here,
+    /// A thread of the connection.
+    Crew(Weight),
+    /// The workers: everything on its disk waits, so many at a time do.
+    Worker,
+}
+
 /// The reading side of one connection.
 pub(super) struct Reader<'a> {
     link: Arc<Link>,
@@ -120,7 +130,7 @@ impl Reader<'_> {
     }
 
     /// Runs the job here; one that must wait goes to the workers.
-    pub(super) fn run(&mut self, job: Job) {
+    fn run(&mut self, job: Job) {
         let left = job.run(&self.link, &mut self.scratch, &mut self.batch, Waiting::Forbidden);
         if let Some(job) = left {
             self.link.run_on_worker(job);
@@ -157,10 +167,10 @@ impl Reader<'_> {
                 self.send();
             }
             let job = self.take(decoded)?;
-            match self.weigh(&job) {
-                Weight::Small => self.run(job),
-                Weight::AlwaysWaits => self.link.run_on_worker(job),
-                weight => return Ok(Some((job, weight))),
+            match self.place_of(&job) {
+                Place::Here => self.run(job),
+                Place::Worker => self.link.run_on_worker(job),
+                Place::Crew(weight) => return Ok(Some((job, weight))),
             }
         }
     }
@@ -263,22 +273,23 @@ impl Reader<'_> {
         }
     }
 
-    /// Who should run the job.
-    fn weigh(&self, job: &Job) -> Weight {
+    fn place_of(&self, job: &Job) -> Place {
         let is_large = job.length >= LARGE_BYTES;
         match job.command {
-            Err(_) => Weight::Small,
+            Err(_) => Place::Here,
             Ok(Command::Read { .. } | Command::Write { .. }) if self.link.is_direct => {
-                Weight::AlwaysWaits
+                Place::Worker
             }
-            Ok(Command::Read { .. }) if is_large => Weight::Large { ahead_max: READS_AHEAD_MAX },
+            Ok(Command::Read { .. }) if is_large => {
+                Place::Crew(Weight::Large { ahead_max: READS_AHEAD_MAX })
+            }
             Ok(Command::Write { fua: false }) if is_large => {
-                Weight::Large { ahead_max: WRITES_AHEAD_MAX }
+                Place::Crew(Weight::Large { ahead_max: WRITES_AHEAD_MAX })
             }
-            Ok(Command::Read { .. } | Command::Write { fua: false }) => Weight::Small,
-            Ok(Command::Flush) => Weight::Waits,
-            _ if job.length == 0 => Weight::Small,
-            _ => Weight::Waits,
+            Ok(Command::Read { .. } | Command::Write { fua: false }) => Place::Here,
+            Ok(Command::Flush) => Place::Crew(Weight::Waits),
+            _ if job.length == 0 => Place::Here,
+            _ => Place::Crew(Weight::Waits),
         }
     }
 

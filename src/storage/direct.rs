@@ -13,9 +13,9 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Advice, AtFlags, OFlags, StatxFlags};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
-use super::file::FileStorage;
+use super::file::{FileStorage, write_flags};
 use super::lock::lock_exclusive;
 use super::{Capabilities, Durability, Extent, Storage, StorageError};
 use crate::units::{ByteCount, ByteOffset};
@@ -142,10 +142,7 @@ impl DirectStorage {
         from: &[u8],
         durability: Durability,
     ) -> Result<(), StorageError> {
-        let flags = match durability {
-            Durability::Volatile => ReadWriteFlags::empty(),
-            Durability::Durable => ReadWriteFlags::DSYNC,
-        };
+        let flags = write_flags(durability);
         let mut done = 0;
         while done < from.len() {
             let position = at.get() + done as u64;

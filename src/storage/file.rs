@@ -152,10 +152,7 @@ impl Storage for FileStorage {
         from: &[u8],
         durability: Durability,
     ) -> Result<(), StorageError> {
-        let flags = match durability {
-            Durability::Volatile => ReadWriteFlags::empty(),
-            Durability::Durable => ReadWriteFlags::DSYNC,
-        };
+        let flags = write_flags(durability);
         write_fully(at, from, |position, rest| {
             let slices = [IoSlice::new(&rest[..rest.len().min(WRITE_BYTES)])];
             Ok(rustix::io::pwritev2(&self.file, &slices, position, flags)?)
@@ -198,6 +195,14 @@ impl Storage for FileStorage {
 
     fn set_len(&self, len: ByteCount) -> Result<(), StorageError> {
         Ok(self.file.set_len(len.get())?)
+    }
+}
+
+/// What a write that must be durable asks of the kernel.
+pub(super) fn write_flags(durability: Durability) -> ReadWriteFlags {
+    match durability {
+        Durability::Volatile => ReadWriteFlags::empty(),
+        Durability::Durable => ReadWriteFlags::DSYNC,
     }
 }
 
