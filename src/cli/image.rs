@@ -59,11 +59,7 @@ pub(super) fn run(command: ImageCommand, client: &Client, output: &Output) -> Re
 }
 
 /// The file becomes the content of a new disk, the disk becomes the image.
-fn import_file(
-    import: &ImportImage,
-    client: &Client,
-    output: &Output,
-) -> Result<String, Failure> {
+fn import_file(import: &ImportImage, client: &Client, output: &Output) -> Result<String, Failure> {
     let from = qemu_img::probe(&import.file, import.format.as_deref(), import.follow)?;
     let total = qemu_img::data_bytes(from.path.as_os_str(), &from.format)?;
     let size = from.size.next_multiple_of(UNIT_BYTES).to_string();
@@ -126,12 +122,7 @@ fn format_of(export: &ExportImage) -> Result<&str, Failure> {
     }
 }
 
-fn copy(
-    image: &str,
-    name: &str,
-    key_id: Option<&str>,
-    client: &Client,
-) -> Result<String, Failure> {
+fn copy(image: &str, name: &str, key_id: Option<&str>, client: &Client) -> Result<String, Failure> {
     let id = IMAGE.id_of(client, image)?;
     let region = region_of(client)?;
     let key_id = key_id.map(|key| consented(client, key)).transpose()?;
@@ -194,9 +185,8 @@ pub(super) struct NewFile {
 impl NewFile {
     /// Refuses a name that is taken.
     pub(super) fn create(to: &Path) -> Result<Self, Failure> {
-        let named = |error: &dyn std::fmt::Display| {
-            Failure::new(format!("{}: {error}", to.display()))
-        };
+        let named =
+            |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", to.display()));
         if to.symlink_metadata().is_ok() {
             return Err(named(&"it is there already").hint("choose a file that is not there yet"));
         }
@@ -223,7 +213,8 @@ impl NewFile {
 
     /// Its content is whole: from now on it has its name.
     pub(super) fn keep(&mut self) -> Result<(), Failure> {
-        let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", self.to.display()));
+        let failed =
+            |error: std::io::Error| Failure::new(format!("{}: {error}", self.to.display()));
         File::open(&self.part).and_then(|file| file.sync_all()).map_err(failed)?;
         // A link never takes the place of another file; the first name goes with `self`.
         std::fs::hard_link(&self.part, &self.to).map_err(failed)

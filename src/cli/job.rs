@@ -63,12 +63,7 @@ fn show(job: &Value, output: &Output) -> Result<(), Failure> {
     })
 }
 
-fn change(
-    action: &str,
-    id: &str,
-    client: &Client,
-    output: &Output,
-) -> Result<(), Failure> {
+fn change(action: &str, id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     client.call(OWN, action, &[("JobId", id)])?;
     show(&by_id(client, id)?, output)
 }
@@ -119,7 +114,11 @@ pub(super) fn wait(client: &Client, id: &str, output: &Output) -> Result<Value, 
 ///
 /// # Errors
 /// As [`wait`].
-pub(super) fn wait_for_copy(subject: &str, client: &Client, output: &Output) -> Result<(), Failure> {
+pub(super) fn wait_for_copy(
+    subject: &str,
+    client: &Client,
+    output: &Output,
+) -> Result<(), Failure> {
     let jobs = client.list_all((OWN, "DescribeJobs"), &[], ("Jobs", "Job"))?;
     match jobs.iter().find(|job| text(job, "Subject") == subject) {
         Some(job) => wait(client, text(job, "JobId"), output).map(drop),

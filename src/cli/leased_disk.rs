@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::arguments::LOCAL_INSTANCE;
 use super::client::{Client, ECS, OWN, text};
 use super::disk::Lines;
 use super::failure::Failure;
@@ -26,19 +27,24 @@ pub(super) struct LeasedDisk<'a> {
 }
 
 impl<'a> LeasedDisk<'a> {
-    /// Makes one as `parameters` of CreateLocalDisk say, and attaches it.
-    pub(super) fn attach_new(
-        client: &'a Client,
-        parameters: &[(&str, &str)],
-    ) -> Result<Self, Failure> {
+    /// Makes one as `parameters` of CreateLocalDisk say.
+    pub(super) fn create(client: &'a Client, parameters: &[(&str, &str)]) -> Result<Self, Failure> {
         let (clock, lease) = (SystemClock::new(), LEASE.as_secs().to_string());
         let parameters = [parameters, &[("LeaseSeconds", lease.as_str())]].concat();
         let renewed = clock.monotonic();
         let created = client.call(OWN, "CreateLocalDisk", &parameters)?;
         let id = text(&created, "DiskId").to_owned();
-        let disk = Self { client, clock, id, renewed, is_mine: true };
-        let instance = super::arguments::LOCAL_INSTANCE;
-        client.call(ECS, "AttachDisk", &[("DiskId", &disk.id), ("InstanceId", instance)])?;
+        Ok(Self { client, clock, id, renewed, is_mine: true })
+    }
+
+    /// As [`LeasedDisk::create`], and attaches it.
+    pub(super) fn attach_new(
+        client: &'a Client,
+        parameters: &[(&str, &str)],
+    ) -> Result<Self, Failure> {
+        let disk = Self::create(client, parameters)?;
+        let parameters = [("DiskId", disk.id.as_str()), ("InstanceId", LOCAL_INSTANCE)];
+        client.call(ECS, "AttachDisk", &parameters)?;
         Ok(disk)
     }
 

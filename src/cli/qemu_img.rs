@@ -270,7 +270,8 @@ mod tests {
         assert_eq!(parts_done(b"    (0.00/100%)"), Some(0));
         assert_eq!(parts_done(b"    (12.34/100%)"), Some(1234));
         assert_eq!(parts_done(b"(100.00/100%)"), Some(10_000));
-        for nonsense in [&b""[..], b"(1/100%)", b"(x.y/100%)", b"\xff", b"(9999999999999999999.0/"] {
+        for nonsense in [&b""[..], b"(1/100%)", b"(x.y/100%)", b"\xff", b"(9999999999999999999.0/"]
+        {
             assert_eq!(parts_done(nonsense), None);
         }
     }

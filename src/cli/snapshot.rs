@@ -114,8 +114,10 @@ pub(super) fn yes_or_no(item: &Value) -> String {
 /// `plan=daily, owner=`.
 pub(super) fn tags_of(item: &Value) -> String {
     let tags = item["Tags"]["Tag"].as_array().map_or(&[][..], Vec::as_slice);
-    let tags: Vec<String> =
-        tags.iter().map(|tag| format!("{}={}", text(tag, "TagKey"), text(tag, "TagValue"))).collect();
+    let tags: Vec<String> = tags
+        .iter()
+        .map(|tag| format!("{}={}", text(tag, "TagKey"), text(tag, "TagValue")))
+        .collect();
     tags.join(", ")
 }
 
@@ -173,11 +175,7 @@ pub(super) fn region_of(client: &Client) -> Result<String, Failure> {
     Ok(text(&client.call(OWN, "DescribeServer", &[])?, "RegionId").to_owned())
 }
 
-fn diff(
-    (earlier, later): (&str, &str),
-    client: &Client,
-    output: &Output,
-) -> Result<(), Failure> {
+fn diff((earlier, later): (&str, &str), client: &Client, output: &Output) -> Result<(), Failure> {
     let (earlier, later) = (SNAPSHOT.id_of(client, earlier)?, SNAPSHOT.id_of(client, later)?);
     let mut changes = Vec::new();
     let mut offset = "0".to_owned();

@@ -42,7 +42,7 @@ pub(super) fn export(
     let mut file = NewFile::create(&export.to)?;
     // A disk on the snapshot keeps its layers from being merged while they are read.
     let parameters = [("SnapshotId", id.as_str()), ("ReadOnly", "true")];
-    let mut disk = LeasedDisk::attach_new(client, &parameters)?;
+    let mut disk = LeasedDisk::create(client, &parameters)?;
     let mut parameters = vec![("SnapshotId", id.as_str())];
     parameters.extend(since.iter().map(|id| ("SinceSnapshotId", id.as_str())));
     let described = client.call(OWN, "DescribeSnapshotLayers", &parameters)?;
@@ -77,7 +77,8 @@ pub(super) fn restore(
     client: &Client,
     output: &Output,
 ) -> Result<String, Failure> {
-    let named = |error: std::io::Error| Failure::new(format!("{}: {error}", restore.file.display()));
+    let named =
+        |error: std::io::Error| Failure::new(format!("{}: {error}", restore.file.display()));
     let path = restore.file.canonicalize().map_err(named)?;
     let begun = client.call(OWN, "BeginSnapshotRestore", &[])?;
     let id = text(&begun, "RestoreId");

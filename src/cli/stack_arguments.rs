@@ -278,7 +278,7 @@ pub struct ExportImage {
 }
 
 /// Formats of files that images come from and go to.
-pub const FORMATS: [&str; 4] = ["raw", "qcow2", "vmdk", "vhdx"];
+pub(super) const FORMATS: [&str; 4] = ["raw", "qcow2", "vmdk", "vhdx"];
 
 /// Commands on jobs.
 #[derive(Debug, Subcommand)]
