@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use sealdisk::limits;
 use sealdisk::nbd::export::{ExportDirectory, ExportInfo, Negotiated, ReplyMode};
 use sealdisk::nbd::handshake::{CloseReason, Handshake, Step};
+use uuid::Uuid;
 
 #[path = "nbd_client/negotiation.rs"]
 mod negotiation;
@@ -52,16 +53,16 @@ impl ExportDirectory for Exports {
         names.take(limit).collect()
     }
 
-    /// Beside another export, `disk` has two snapshots below it, of the layers `l-1` and `l-2`.
+    /// Beside another export, `disk` has two snapshots below it, of the layers 1 and 2.
     fn snapshots(&self, export: &str, limit: usize) -> Vec<String> {
         let has_any = export == "disk" && self.0.len() > 1;
         let known = if has_any { &["s-1", "s-2"][..] } else { &[] };
         known.iter().take(limit).map(|id| (*id).to_owned()).collect()
     }
 
-    fn layer_of_snapshot(&self, export: &str, snapshot: &str) -> Option<String> {
-        let is_known = self.snapshots(export, 9).iter().any(|id| id == snapshot);
-        is_known.then(|| snapshot.replace("s-", "l-"))
+    fn layer_of_snapshot(&self, export: &str, snapshot: &str) -> Option<Uuid> {
+        let number = self.snapshots(export, 9).iter().position(|id| id == snapshot)?;
+        Some(Uuid::from_u128(number as u128 + 1))
     }
 }
 
@@ -562,13 +563,13 @@ fn changes_since_a_snapshot_are_a_context_where_it_is_in_the_chain() {
     let options = [option(STRUCTURED_REPLY, &[]), option(SET_META_CONTEXT, &set), go("disk")];
     let outcome = say(&two_disks(), &options);
     let negotiated = outcome.negotiated();
-    let changes: Vec<(u32, &str, &str)> = negotiated
+    let changes: Vec<(u32, &str, u128)> = negotiated
         .changes
         .iter()
-        .map(|change| (change.id, change.snapshot_id.as_str(), change.layer_id.as_str()))
+        .map(|change| (change.id, change.snapshot_id.as_str(), change.layer_id.as_u128()))
         .collect();
     assert_eq!(negotiated.base_allocation, Some(1));
-    assert_eq!(changes, [(2, "s-1", "l-1"), (3, "s-2", "l-2")]);
+    assert_eq!(changes, [(2, "s-1", 1), (3, "s-2", 2)]);
 }
 
 #[test]

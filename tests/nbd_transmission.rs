@@ -15,6 +15,7 @@ use sealdisk::nbd::export::{ExportDirectory, ExportInfo, Negotiated, ReplyMode};
 use sealdisk::nbd::handshake::{Handshake, Step};
 use sealdisk::nbd::reply::{self, Done, Meaning, ReadChunk, ReplyTo, Run};
 use sealdisk::nbd::request::{self, Command, Decoded, Fatal};
+use uuid::Uuid;
 
 #[path = "nbd_client/negotiation.rs"]
 mod negotiation;
@@ -659,7 +660,7 @@ fn block_status_has_one_chunk_of_extents_and_req_one_stays_inside_the_request() 
 
 fn with_changes(negotiated: &mut Negotiated) {
     let change =
-        |id: u32| ChangeContext { id, snapshot_id: format!("s-{id}"), layer_id: format!("l-{id}") };
+        |id: u32| ChangeContext { id, snapshot_id: format!("s-{id}"), layer_id: Uuid::nil() };
     negotiated.changes = vec![change(8), change(9)];
 }
 

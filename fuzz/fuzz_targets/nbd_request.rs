@@ -68,5 +68,5 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn change(id: u32) -> ChangeContext {
-    ChangeContext { id, snapshot_id: "s-1".to_owned(), layer_id: "l-1".to_owned() }
+    ChangeContext { id, snapshot_id: "s-1".to_owned(), layer_id: Default::default() }
 }

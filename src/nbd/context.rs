@@ -5,6 +5,8 @@
 //! where a layer above the snapshot holds something. A bitmap of changes, read as `qemu` and
 //! `nbdinfo` read dirty bitmaps.
 
+use uuid::Uuid;
+
 use super::export::{ExportDirectory, ExportInfo, Negotiated};
 use super::option::{ContextRequest, OptionReply};
 use super::wire;
@@ -36,7 +38,7 @@ pub struct ChangeContext {
     /// The snapshot it compares with.
     pub snapshot_id: String,
     /// The frozen layer that the snapshot is.
-    pub layer_id: String,
+    pub layer_id: Uuid,
 }
 
 /// Some of the contexts a client has selected.

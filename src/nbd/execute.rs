@@ -242,8 +242,15 @@ fn status(
         statuses.push(Status { context, meaning: Meaning::Allocation, runs });
     }
     for change in contexts.changes(&negotiated.changes) {
-        // TODO(stack)
-        let runs = vec![Run { length: len.get(), is_hole: false }];
+        let runs = match disk.changed_since(change.layer_id, at, len, limit) {
+            Ok(extents) => extents
+                .iter()
+                .map(|extent| Run { length: extent.len.get(), is_hole: !extent.is_changed })
+                .collect(),
+            // The snapshot went since: what cannot be told apart any more may have changed.
+            Err(DiskError::Stack(_)) => Vec::new(),
+            Err(error) => return Err(error),
+        };
         statuses.push(Status { context: change.id, meaning: Meaning::Changes, runs });
     }
     Ok(statuses)

@@ -1,6 +1,8 @@
 //! What a client may know of an export, and what the two sides have agreed on once they use it
 //! (spec, "Transmission flags", "Size constraints").
 
+use uuid::Uuid;
+
 use super::context::ChangeContext;
 use super::wire;
 use crate::limits;
@@ -76,7 +78,7 @@ pub trait ExportDirectory {
 
     /// The frozen layer that `snapshot` is, if it is in the chain of the export with the canonical
     /// name `export`.
-    fn layer_of_snapshot(&self, export: &str, snapshot: &str) -> Option<String> {
+    fn layer_of_snapshot(&self, export: &str, snapshot: &str) -> Option<Uuid> {
         let _ = (export, snapshot);
         None
     }
