@@ -33,6 +33,10 @@ pub trait LayerStore: Send + Sync + fmt::Debug {
         cache: PageCache,
     ) -> Result<Arc<dyn Storage>, StorageError>;
 
+    /// An existing layer that is frozen: to read, to fill what is absent in it, to rewrite its
+    /// header. Any number at a time; who fills is the caller's to order.
+    fn open_frozen(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError>;
+
     /// An existing layer to read.
     fn open_reader(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError>;
 
@@ -77,6 +81,10 @@ impl LayerStore for FileStore {
             PageCache::Used => Arc::new(FileStorage::open_writer(&path)?),
             PageCache::Bypassed => Arc::new(DirectStorage::open_writer(&path)?),
         })
+    }
+
+    fn open_frozen(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError> {
+        Ok(Arc::new(FileStorage::open_frozen(&self.locate(name))?))
     }
 
     fn open_reader(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError> {
