@@ -9,7 +9,7 @@
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
-//! limits), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
+//! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
 //! `permission.rs` asks whether they may.
 
 use std::fmt;
@@ -31,6 +31,7 @@ pub mod range_lock;
 pub mod read;
 pub mod recover;
 pub mod registry;
+pub mod space;
 pub mod status;
 pub mod throttle;
 pub mod write;
