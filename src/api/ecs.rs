@@ -142,6 +142,7 @@ fn describe_disks(api: &Api, caller: &Caller, parameters: &Parameters) -> Answer
         encrypted: parameters.boolean("Encrypted")?,
         kms_key_id: owned("KMSKeyId"),
         instance_id: owned("InstanceId"),
+        ..DiskFilter::default()
     };
     let paging = parameters.paging()?;
     let listed = api.disks.describe(caller, &filter, paging.page())?;

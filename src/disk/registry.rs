@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::catalog::{
-    CacheMode, Catalog, DiskFilter, DiskLimits, DiskRecord, DiskStatus, LayerRecord, Listed,
-    Operation, Page,
+    CacheMode, Catalog, DiskFilter, DiskLimits, DiskRecord, DiskStatus, LayerRecord, LayerState,
+    Listed, Operation, Page,
 };
 use crate::clock::{Clock, Entropy, random_uuid};
 use crate::crypto::xts::Cipher;
@@ -131,10 +131,16 @@ impl Disks {
         let spec = self.new_layer(&disk);
         let layer = LayerRecord {
             layer_id: spec.layer_id.to_string(),
-            disk_id: disk_id.to_owned(),
+            owner: disk_id.to_owned(),
             parent: None,
             file_name: format!("{}.luks", spec.layer_id),
+            kms_key_id: disk.kms_key_id.clone(),
+            size: spec.size,
+            created: spec.created,
+            state: LayerState::Making,
+            key_bytes: 0,
         };
+        let disk = DiskRecord { top_layer: layer.layer_id.clone(), ..disk };
         let intent = [Operation::InsertDisk(disk.clone(), vec![layer.clone()])];
         self.parts.catalog.apply(&intent, &mut || Ok(()))?;
         let made = self.make_layer(caller, &disk, &spec, &layer).and_then(|()| {
@@ -285,6 +291,12 @@ impl Disks {
             cache: request.cache,
             limits: request.limits,
             epoch: 0,
+            top_layer: String::new(),
+            source_snapshot: None,
+            source_image: None,
+            multi_attach: false,
+            more_instances: Vec::new(),
+            lease_ends: None,
         }
     }
 

@@ -147,6 +147,13 @@ pub enum LayerError {
         /// How much was asked for.
         bytes: ByteCount,
     },
+    /// The data key has encrypted as much as one key may. The layer can still be read.
+    #[error(
+        "the data key has encrypted {} TiB, the most that one key may: give the disk a new data \
+         key (disk rekey)",
+        super::KEY_BYTES_MAX >> 40
+    )]
+    KeyExhausted,
     /// The storage below failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
