@@ -70,6 +70,13 @@ pub struct Layer<S: State> {
     state: PhantomData<S>,
 }
 
+/// Another handle on the same open layer.
+impl<S: State> Clone for Layer<S> {
+    fn clone(&self) -> Self {
+        self.handle()
+    }
+}
+
 impl<S: State> Layer<S> {
     /// Opens the layer that `header` was read from. `key` is the unwrapped data key, `None` for a
     /// layer that is not encrypted. It is expanded once; the bytes given here are wiped.
