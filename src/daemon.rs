@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::api::{Api, Endpoints, Gate};
 use crate::clock::{Clock, Entropy};
 use crate::config::{Config, Mode};
+use crate::disk::space::SpaceWatch;
 use crate::disk::{Disks, DisksParts, Recovery};
 use crate::kms::remote::RemoteKms;
 use crate::kms::root::Root;
@@ -32,6 +33,7 @@ mod error;
 mod faces;
 mod foundation;
 mod process;
+mod space;
 
 pub use error::DaemonError;
 use faces::Faces;
@@ -80,6 +82,7 @@ struct House {
     entropy: Arc<dyn Entropy>,
     metrics: PrometheusHandle,
     account: Account,
+    space: Arc<SpaceWatch>,
     _lock: File,
 }
 
@@ -180,6 +183,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         entropy,
         metrics,
         account,
+        space: Arc::new(SpaceWatch::new(config.limits.low_space_percent)),
         _lock: lock,
     };
     Ok((house, ready))
@@ -310,6 +314,7 @@ async fn serve_control_plane(
     let mut timers = tokio::task::JoinSet::new();
     timers.spawn(fold_metrics(house.metrics.clone()));
     timers.spawn(run_due(Arc::clone(&house.kms)));
+    timers.spawn(space::look_after(Arc::clone(&house.disks), Arc::clone(&house.space)));
     timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
     announce(ready);
     while signals.wait().await == Wish::Reload {
@@ -364,6 +369,7 @@ async fn run_due(kms: Arc<Kms>) {
 fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
     let world = (Arc::clone(&house.clock), house.entropy.as_ref());
     let (disks, metrics) = (Arc::clone(&house.disks), house.metrics.clone());
+    let space = Arc::clone(&house.space);
     Api {
         disks: Arc::clone(&house.disks),
         kms: Arc::clone(&house.kms),
@@ -378,6 +384,7 @@ fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
         root: Arc::clone(&house.root),
         remote_kms: house.remote_kms.clone(),
         attached_disks: Box::new(move || disks.attached_count()),
+        is_space_low: Box::new(move || space.is_low()),
         render_metrics: Box::new(move || metrics.render()),
     }
 }

@@ -73,6 +73,9 @@ pub const IOPS_LIMITS: RangeInclusive<u64> = 10..=100_000_000;
 /// one behind it waiting for 32 s.
 pub const BYTES_PER_SECOND_LIMITS: RangeInclusive<u64> = (1 << 20)..=(1 << 40);
 
+/// Percent of the data directory's file system below which a warning is given.
+pub const LOW_SPACE_PERCENT: u8 = 5;
+
 /// Largest body of an API request, in bytes; longer: 413.
 pub const API_BODY_BYTES_MAX: usize = 1 << 20;
 

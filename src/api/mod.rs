@@ -117,6 +117,8 @@ pub struct Api {
     pub remote_kms: Option<String>,
     /// How many disks are attached now; cheap, called for each `/health`.
     pub attached_disks: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Whether little space is left for layers; cheap, called for each `/health`.
+    pub is_space_low: Box<dyn Fn() -> bool + Send + Sync>,
     /// The text of `/metrics`, in Prometheus' exposition format.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
 }

@@ -14,7 +14,7 @@
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
-//! limits), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
+//! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
 //! `permission.rs` asks whether they may.
 
 use std::fmt;
@@ -52,6 +52,7 @@ pub mod reset;
 pub mod resize;
 pub mod shown;
 pub mod snapshot;
+pub mod space;
 pub mod stack;
 pub mod status;
 pub mod tags;
