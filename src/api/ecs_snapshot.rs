@@ -53,7 +53,7 @@ fn create_snapshot(api: &Api, caller: &Caller, parameters: &Parameters) -> Answe
 }
 
 /// The cloud keeps names in `auto` for those that its policies take.
-fn snapshot_name(parameters: &Parameters, parameter: &str) -> Result<String, ApiError> {
+pub(super) fn snapshot_name(parameters: &Parameters, parameter: &str) -> Result<String, ApiError> {
     let name = name_in(parameters, parameter, &SNAPSHOT_NAME)?;
     if name.starts_with("auto") {
         let message = "The specified snapshot name is wrongly formed.";

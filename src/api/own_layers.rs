@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::answer::Answer;
 use super::dispatch::Handler;
+use super::ecs_snapshot::snapshot_name;
 use super::ecs_words::{IMAGE_NAME, description, name, tags};
 use super::error::ApiError;
 use super::pages::Pages;
@@ -39,6 +40,10 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "CancelJob" => cancel_job,
         "ModifyJobPace" => modify_job_pace,
         "DescribeSnapshotChanges" => describe_snapshot_changes,
+        "DescribeSnapshotLayers" => describe_snapshot_layers,
+        "BeginSnapshotRestore" => begin_snapshot_restore,
+        "FinishSnapshotRestore" => finish_snapshot_restore,
+        "AbortSnapshotRestore" => abort_snapshot_restore,
         _ => return None,
     })
 }
@@ -211,4 +216,35 @@ fn describe_snapshot_changes(api: &Api, caller: &Caller, parameters: &Parameters
         .with("SinceSnapshotId", json!(since))
         .with("Changes", changes)
         .with("NextOffset", json!(found.next.map(ByteOffset::get))))
+}
+
+/// What a backup of a snapshot holds.
+fn describe_snapshot_layers(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let until = parameters.required("SnapshotId")?;
+    let plan = api.disks.plan_backup(caller, (parameters.filled("SinceSnapshotId"), until))?;
+    let files: Vec<Value> = plan.files.iter().map(|file| json!(file.to_string_lossy())).collect();
+    Ok(Answer::new()
+        .with("SnapshotId", until)
+        .with("Manifest", json!(plan.manifest))
+        .with("LayerFiles", files))
+}
+
+fn begin_snapshot_restore(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
+    let begun = api.disks.begin_restore(caller)?;
+    Ok(Answer::new()
+        .with("RestoreId", begun.restore_id)
+        .with("Directory", begun.directory.to_string_lossy()))
+}
+
+fn finish_snapshot_restore(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let restore_id = parameters.required("RestoreId")?;
+    let name = snapshot_name(parameters, "SnapshotName")?;
+    let name = Some(name.as_str()).filter(|name| !name.is_empty());
+    let snapshot = api.disks.finish_restore(caller, restore_id, name)?;
+    Ok(Answer::new().with("SnapshotId", snapshot.snapshot_id))
+}
+
+fn abort_snapshot_restore(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    api.disks.abort_restore(caller, parameters.required("RestoreId")?)?;
+    Ok(Answer::new())
 }
