@@ -15,7 +15,7 @@ use crate::api::{Api, Endpoints, Gate};
 use crate::clock::{Clock, Entropy};
 use crate::config::{Config, Mode};
 use crate::disk::space::SpaceWatch;
-use crate::disk::{Disks, DisksParts, Recovery};
+use crate::disk::{Disks, DisksParts, Recovery, StackSettings};
 use crate::kms::remote::RemoteKms;
 use crate::kms::root::Root;
 use crate::kms::{Account, DataKeys, Kms, KmsParts, Swept};
@@ -109,6 +109,7 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
     if !server.stop(limits::SHUTDOWN_GRACE) {
         tracing::warn!("some clients did not finish in time and were cut off");
     }
+    house.disks.stop_jobs();
     house.disks.close_all();
     if let Err(error) = house.trail.checkpoint() {
         tracing::error!(%error, "the trail ends without a checkpoint");
@@ -161,9 +162,11 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
         account: account.clone(),
+        stack: StackSettings::default(),
     }));
     let recovery = disks.recover(&caller)?;
     report(&recovery);
+    disks.start_jobs().map_err(DaemonError::Start)?;
     let ready = Ready {
         endpoints: configured(config),
         root_key: root.provider().place(),
