@@ -39,7 +39,7 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "ResumeJob" => resume_job,
         "CancelJob" => cancel_job,
         "ModifyJobPace" => modify_job_pace,
-        "DescribeSnapshotChanges" => describe_snapshot_changes,
+        "DescribeSnapshotDifference" => describe_snapshot_difference,
         "DescribeSnapshotLayers" => describe_snapshot_layers,
         "BeginSnapshotRestore" => begin_snapshot_restore,
         "FinishSnapshotRestore" => finish_snapshot_restore,
@@ -203,7 +203,7 @@ fn command(api: &Api, caller: &Caller, parameters: &Parameters, command: JobComm
 }
 
 /// Runs of bytes that may differ between two snapshots, in parts.
-fn describe_snapshot_changes(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+fn describe_snapshot_difference(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let until = parameters.required("SnapshotId")?;
     let since = parameters.filled("SinceSnapshotId");
     let start = parameters.integer("Offset", 0..=limits::DISK_BYTES_MAX)?.unwrap_or(0);

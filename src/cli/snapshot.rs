@@ -185,7 +185,7 @@ fn diff((earlier, later): (&str, &str), client: &Client, output: &Output) -> Res
             ("SnapshotId", later.as_str()),
             ("Offset", offset.as_str()),
         ];
-        let mut page = client.call(OWN, "DescribeSnapshotChanges", &parameters)?;
+        let mut page = client.call(OWN, "DescribeSnapshotDifference", &parameters)?;
         if let Some(Value::Array(items)) = page.get_mut("Changes").map(Value::take) {
             changes.extend(items);
         }

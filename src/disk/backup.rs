@@ -109,9 +109,9 @@ impl Disks {
         self.recorded(caller, "DescribeSnapshotLayers", thing, || {
             let resource = format!("snapshot/{until}");
             self.allow_on(caller, "sealdisk:DescribeSnapshotLayers", &resource)?;
+            let layers = self.layers_between(since, until)?;
             let snapshot = self.ready_snapshot(until)?;
             let since = since.map(|id| self.ready_snapshot(id)).transpose()?;
-            let layers = self.layers_between(since.as_ref(), &snapshot)?;
             self.check_at_rest(&layers)?;
             let event = audit::thing_event(self.actor(caller), "DescribeSnapshotLayers", thing);
             self.parts.trail.record(&event.read_only())?;
@@ -119,27 +119,6 @@ impl Disks {
             let files = layers.iter().map(locate).collect();
             Ok(BackupPlan { manifest: manifest(&snapshot, since.as_ref(), &layers), files })
         })
-    }
-
-    /// The layers that `until` has and `since` has not, bottom first.
-    fn layers_between(
-        &self,
-        since: Option<&SnapshotRecord>,
-        until: &SnapshotRecord,
-    ) -> Result<Vec<LayerRecord>, ControlError> {
-        let chain = self.parts.catalog.chain(&until.layer_id)?;
-        let Some(since) = since else { return Ok(chain) };
-        match chain.iter().position(|layer| layer.layer_id == since.layer_id) {
-            Some(position) => Ok(chain[position + 1..].to_vec()),
-            None => {
-                let message = format!(
-                    "{} does not stand on {}: only what one snapshot has over an earlier one of \
-                     the same disk can be told apart.",
-                    until.snapshot_id, since.snapshot_id
-                );
-                Err(ControlError::refused("InvalidParameter.Mismatch", 403, message))
-            }
-        }
     }
 
     fn check_at_rest(&self, layers: &[LayerRecord]) -> Result<(), ControlError> {
@@ -342,7 +321,8 @@ impl Disks {
         check_snapshot_name(name)?;
         check_description(&manifest.description)?;
         let is_wellformed = is_snapshot_id(&manifest.snapshot_id);
-        let is_free = is_wellformed && self.parts.catalog.snapshot(&manifest.snapshot_id)?.is_none();
+        let is_free =
+            is_wellformed && self.parts.catalog.snapshot(&manifest.snapshot_id)?.is_none();
         let snapshot_id = match is_free {
             true => manifest.snapshot_id.clone(),
             false => new_id("s-", &*self.parts.entropy),

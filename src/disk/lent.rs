@@ -2,6 +2,7 @@
 
 use crate::catalog::{DiskStatus, ImageRecord};
 use crate::ram::Caller;
+use crate::trail::ResourceType;
 
 use super::registry::Disks;
 use super::{ControlError, CreateImage, CreateSnapshot, Deletion};
@@ -23,14 +24,15 @@ impl Disks {
         disk_id: &str,
         request: &CreateImage,
     ) -> Result<ImageRecord, ControlError> {
-        let disk = self.disk(disk_id)?;
-        if disk.lease_ends.is_none() {
-            let message = format!(
-                "{disk_id} has no lease, so it is not taken away: snapshot it, and make an image \
-                 of the snapshot."
-            );
-            return Err(ControlError::refused("IncorrectDiskStatus", 403, message));
-        }
+        let thing = (ResourceType::Disk, disk_id);
+        let disk = self.recorded(caller, "CreateImageOfDisk", thing, || {
+            self.allow(caller, "sealdisk:CreateImageOfDisk", disk_id)?;
+            let disk = self.disk(disk_id)?;
+            match disk.lease_ends {
+                Some(_) => Ok(disk),
+                None => Err(not_lent(disk_id)),
+            }
+        })?;
         if disk.status == DiskStatus::InUse {
             self.detach(caller, disk_id, None)?;
         }
@@ -54,12 +56,12 @@ impl Disks {
         Ok(image)
     }
 
-    /// Whether a disk is not encrypted.
+    /// Whether there is such a disk and it is not encrypted.
     ///
     /// # Errors
-    /// `InvalidDiskId.NotFound`, or the catalog's.
+    /// The catalog's.
     pub fn is_plain(&self, disk_id: &str) -> Result<bool, ControlError> {
-        Ok(!self.disk(disk_id)?.encrypted)
+        Ok(self.parts.catalog.disk(disk_id)?.is_some_and(|disk| !disk.encrypted))
     }
 
     /// The id of the key that disks are under unless told otherwise; it is made at its first use.
@@ -69,4 +71,12 @@ impl Disks {
     pub fn service_key(&self, caller: &Caller) -> Result<String, ControlError> {
         Ok(self.parts.kms.default_key(&self.as_ecs(caller))?)
     }
+}
+
+fn not_lent(disk_id: &str) -> ControlError {
+    let message = format!(
+        "{disk_id} has no lease, so it is not taken away: snapshot it, and make an image of the \
+         snapshot."
+    );
+    ControlError::refused("IncorrectDiskStatus", 403, message)
 }

@@ -8,8 +8,8 @@ use crate::catalog::{
     DiskFilter, ImageFilter, JobFilter, JobRecord, Page, TagFilter, TagRecord, TaggedType,
 };
 
-use super::ControlError;
-use super::registry::{Disks, Source};
+use super::registry::Disks;
+use super::{ControlError, Source};
 
 /// Tags on one thing, at most; more are not shown.
 const TAGS_SHOWN_MAX: u64 = 100;
