@@ -180,6 +180,10 @@ pub enum DiskCommand {
         sealdisk disk set db --cache none\n\n\
         Limits count at once, the cache mode from the next attach on.")]
     Set(SetDisk),
+    /// Wrap the data keys of a disk under the newest version of its KMS key; touches headers only
+    #[command(after_help = "Example:\n  sealdisk disk rewrap db\n\n\
+        The disk may be in use. All disks of a key at once: sealdisk key rewrap KEY")]
+    Rewrap(DiskName),
     /// Detach a disk: its clients are sent away, its key leaves memory
     #[command(after_help = "Example:\n  sealdisk disk detach db")]
     Detach(DiskName),

@@ -1,11 +1,13 @@
 //! Disk commands, as the trail shows them.
 
-use crate::catalog::{DiskFilter, DiskRecord};
+use crate::catalog::{DiskFilter, DiskRecord, LayerRecord};
 use crate::kms::Account;
 use crate::ram::{Caller, ServiceActsAs};
 use crate::trail::{Actor, Event, ResourceType, Service};
+use crate::units::ByteCount;
 
 use super::ControlError;
+use super::rewrap::RewrapReport;
 
 /// Why something was refused, for the trail.
 pub(super) struct Outcome<'a> {
@@ -60,6 +62,35 @@ pub(super) fn performance_modified(actor: Actor, disk: &DiskRecord) -> Event {
         .request("Cache", disk.cache.as_str())
         .request("IopsLimit", disk.limits.iops.unwrap_or(0))
         .request("BytesPerSecondLimit", disk.limits.bytes_per_second.unwrap_or(0))
+}
+
+/// `EraseLayer`: the first bytes of a layer, its wrapped key among them, are overwritten for good.
+pub(super) fn layer_erased(actor: Actor, layer: &LayerRecord, erased: ByteCount) -> Event {
+    let event = Event::new(Service::Ecs, "EraseLayer", actor)
+        .resource(ResourceType::Disk, &layer.owner)
+        .request("DiskId", layer.owner.as_str())
+        .request("LayerId", layer.layer_id.as_str())
+        .request("LayerFile", layer.file_name.as_str())
+        .response("BytesOverwritten", erased.get());
+    match &layer.kms_key_id {
+        Some(key_id) => event.resource(ResourceType::Key, key_id),
+        None => event,
+    }
+}
+
+/// `RewrapKey`.
+pub(super) fn key_rewrapped(actor: Actor, key: &str) -> Event {
+    Event::new(Service::Ecs, "RewrapKey", actor)
+        .resource(ResourceType::Key, key)
+        .request("KeyId", key)
+}
+
+/// What rewrapping did.
+pub(super) fn rewrapped(event: Event, report: &RewrapReport) -> Event {
+    event
+        .response("Rewrapped", report.rewrapped)
+        .response("Newest", report.newest)
+        .response("Failed", report.failed.len())
 }
 
 /// `DescribeDisks`.

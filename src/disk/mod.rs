@@ -14,7 +14,10 @@
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
-//! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
+//! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`]
+//! (a data key leaves the house), `headers.rs` (headers changed in place), [`rewrap`] (data keys
+//! under the newest version of their KMS key), [`key_scope`] (how much a data key has encrypted),
+//! `erase.rs` (wrapped keys destroyed).
 //! `permission.rs` asks whether they may.
 
 use std::fmt;
@@ -32,7 +35,10 @@ pub mod attachment;
 mod audit;
 pub mod break_glass;
 pub mod control_error;
+mod erase;
 pub mod flush;
+mod headers;
+pub mod key_scope;
 pub mod performance;
 mod permission;
 pub mod pull;
@@ -40,6 +46,7 @@ pub mod range_lock;
 pub mod read;
 pub mod recover;
 pub mod registry;
+pub mod rewrap;
 pub mod space;
 pub mod stack;
 pub mod status;

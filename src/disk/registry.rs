@@ -88,12 +88,19 @@ pub struct Disks {
     pub(super) attached: RwLock<HashMap<String, Arc<Attachment>>>,
     /// Held from the catalog's change to that of the open disk, where limits are in question.
     pub(super) performance: Mutex<()>,
+    /// Held by whoever changes a header, so that two changes do not meet in one file.
+    pub(super) headers: Mutex<()>,
 }
 
 impl Disks {
     /// The disks in the catalog; nothing is attached yet, see [`Disks::recover`].
     pub fn new(parts: DisksParts) -> Self {
-        Self { parts, attached: RwLock::default(), performance: Mutex::new(()) }
+        Self {
+            parts,
+            attached: RwLock::default(),
+            performance: Mutex::new(()),
+            headers: Mutex::new(()),
+        }
     }
 
     /// Makes a disk. It is `Available` when this returns.

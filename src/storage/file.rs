@@ -54,6 +54,14 @@ impl FileStorage {
         Ok(Self::over(file))
     }
 
+    /// Opens an existing file to read and write, beside whoever else does.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn open_unlocked(path: &Path) -> Result<Self, StorageError> {
+        Ok(Self::over(open_options().write(true).open(path)?))
+    }
+
     /// Opens an existing file to read, beside whoever writes it.
     ///
     /// # Errors

@@ -55,6 +55,10 @@ pub trait LayerStore: Send + Sync + fmt::Debug {
         cache: PageCache,
     ) -> Result<Arc<dyn Storage>, StorageError>;
 
+    /// An existing layer that has no writer, or whose data its writer alone touches: for what is
+    /// filled from below, and for headers. The caller orders those who change the same place.
+    fn open_frozen(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError>;
+
     /// An existing layer to read.
     fn open_reader(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError>;
 
@@ -105,6 +109,10 @@ impl LayerStore for FileStore {
             PageCache::Used => Arc::new(FileStorage::open_writer(&path)?),
             PageCache::Bypassed => Arc::new(DirectStorage::open_writer(&path)?),
         })
+    }
+
+    fn open_frozen(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError> {
+        Ok(Arc::new(FileStorage::open_unlocked(&self.locate(name))?))
     }
 
     fn open_reader(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError> {
