@@ -8,7 +8,7 @@ use super::dispatch::Handler;
 use super::error::ApiError;
 use super::rpc::Parameters;
 use crate::catalog::{CacheMode, DiskFilter, DiskLimits, DiskRecord, DiskStatus};
-use crate::disk::CreateDisk;
+use crate::disk::{CreateDisk, Source};
 use crate::limits;
 use crate::ram::Caller;
 use crate::units::ByteCount;
@@ -85,6 +85,10 @@ pub(super) fn new_disk(
         read_only: false,
         cache: CacheMode::default(),
         limits: DiskLimits::default(),
+        source: Source::Nothing,
+        multi_attach: false,
+        lease: None,
+        tags: Vec::new(),
     })
 }
 

@@ -69,8 +69,9 @@ pub enum Operation {
     },
     /// A new disk in status `Creating`, and new layers for it.
     InsertDisk(DiskRecord, Vec<LayerRecord>),
-    /// Replaces the mutable fields of a disk, all but its id and top layer, if its status and epoch
-    /// still are what the caller saw; else the whole change fails with [`CatalogError::Changed`].
+    /// Replaces the mutable fields of a disk (all but its id, its top layer and what its data is
+    /// like) if its status and epoch still are what the caller saw; else the whole change fails
+    /// with [`CatalogError::Changed`].
     UpdateDisk {
         /// The disk as it shall be.
         disk: DiskRecord,
@@ -287,6 +288,10 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
 
     /// Layers in state `Live` that nobody refers to.
     fn unreferenced_layers(&self) -> Result<Vec<LayerRecord>, CatalogError>;
+
+    /// Layers in state `Live` whose parent nobody needs but they, and that somebody else needs or
+    /// several do: what lies below can go up into them.
+    fn absorbing_layers(&self) -> Result<Vec<LayerRecord>, CatalogError>;
 
     /// The snapshot with this id.
     fn snapshot(&self, snapshot_id: &str) -> Result<Option<SnapshotRecord>, CatalogError>;

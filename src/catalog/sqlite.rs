@@ -215,6 +215,10 @@ impl Catalog for SqliteCatalog {
         self.read(stack_question::unreferenced)
     }
 
+    fn absorbing_layers(&self) -> Result<Vec<LayerRecord>, CatalogError> {
+        self.read(stack_question::absorbing)
+    }
+
     fn snapshot(&self, snapshot_id: &str) -> Result<Option<SnapshotRecord>, CatalogError> {
         self.read(|reader| stack_question::snapshot(reader, snapshot_id))
     }

@@ -19,6 +19,17 @@ pub enum StackOperation {
         /// The top layer the caller saw.
         seen_top: String,
     },
+    /// What a disk's data is like from now on.
+    SetDiskData {
+        /// The disk.
+        disk_id: String,
+        /// Its size.
+        size: ByteCount,
+        /// Whether it is encrypted.
+        encrypted: bool,
+        /// The KMS key of its data keys.
+        kms_key_id: Option<String>,
+    },
     /// A new layer.
     InsertLayer(LayerRecord),
     /// Replaces parent, KMS key, size and state of a layer.
@@ -266,7 +277,8 @@ pub struct JobRecord {
     pub kind: JobKind,
     /// The disk it works on, if there is one.
     pub disk_id: Option<String>,
-    /// The snapshot or image that it makes, of a copy.
+    /// Of a copy, the snapshot or image that it makes; of a merge, the snapshot whose layer is to be
+    /// erased when it is done.
     pub subject: Option<String>,
     /// The layer it fills, or whose header it changes.
     pub target_layer: String,
@@ -341,6 +353,8 @@ pub struct JobFilter {
     pub ids: Option<Vec<String>>,
     /// On this disk.
     pub disk_id: Option<String>,
+    /// Into this layer.
+    pub target_layer: Option<String>,
     /// Any of these states.
     pub states: Option<Vec<JobState>>,
 }

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::catalog::{
     CacheMode, Catalog, DiskFilter, DiskLimits, DiskRecord, DiskStatus, LayerRecord, LayerState,
@@ -59,6 +60,18 @@ pub struct DisksParts {
     pub account: Account,
 }
 
+/// What a new disk begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Zeros.
+    #[default]
+    Nothing,
+    /// The data of this snapshot.
+    Snapshot(String),
+    /// The data of this image.
+    Image(String),
+}
+
 /// What a new disk shall be.
 #[derive(Clone, Debug)]
 pub struct CreateDisk {
@@ -66,11 +79,11 @@ pub struct CreateDisk {
     pub name: String,
     /// At most 256 characters.
     pub description: String,
-    /// Advertised size: a multiple of 512 bytes.
+    /// Advertised size: a multiple of 512 bytes; zero: that of the source.
     pub size: ByteCount,
-    /// Encrypted at rest.
+    /// Encrypted at rest; must be true if the source is encrypted.
     pub encrypted: bool,
-    /// Id, alias or ARN of the KMS key; `None`: the service key.
+    /// Id, alias or ARN of the KMS key; `None`: that of the source, or else the service key.
     pub kms_key: Option<String>,
     /// Disk category of the cloud, kept and shown.
     pub category: String,
@@ -80,6 +93,14 @@ pub struct CreateDisk {
     pub cache: CacheMode,
     /// What it may do in a second.
     pub limits: DiskLimits,
+    /// What it begins with.
+    pub source: Source,
+    /// Several instances may write to it at a time.
+    pub multi_attach: bool,
+    /// It is detached and deleted when so long has passed without a renewal; `None`: never.
+    pub lease: Option<Duration>,
+    /// Tags to begin with.
+    pub tags: Vec<(String, String)>,
 }
 
 /// All disks of the daemon. Every call blocks: on the catalog, the KMS, the trail, files.

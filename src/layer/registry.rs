@@ -63,8 +63,13 @@ impl LayerRegistry {
     /// Shares a layer that was frozen just now; takes the place of one of the same id.
     pub fn share(&self, layer: Layer<Frozen>) -> Arc<Layer<Frozen>> {
         let layer = Arc::new(layer);
-        self.lock().insert(layer.header().spec.layer_id, &layer);
+        self.keep(&layer);
         layer
+    }
+
+    /// As [`LayerRegistry::share`], of one that somebody has already.
+    pub fn keep(&self, layer: &Arc<Layer<Frozen>>) {
+        self.lock().insert(layer.header().spec.layer_id, layer);
     }
 
     /// Whoever wants this layer from here on opens it anew: its header changed, or it goes. Those

@@ -55,8 +55,9 @@ pub trait LayerStore: Send + Sync + fmt::Debug {
         cache: PageCache,
     ) -> Result<Arc<dyn Storage>, StorageError>;
 
-    /// An existing layer that has no writer, or whose data its writer alone touches: for what is
-    /// filled from below, and for headers. The caller orders those who change the same place.
+    /// An existing layer to read, to fill where something is absent, to rewrite its header: any
+    /// number at a time, beside its one writer, who touches data alone. The caller orders those
+    /// who change the same place.
     fn open_frozen(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError>;
 
     /// An existing layer to read.
@@ -112,7 +113,7 @@ impl LayerStore for FileStore {
     }
 
     fn open_frozen(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError> {
-        Ok(Arc::new(FileStorage::open_unlocked(&self.locate(name))?))
+        Ok(Arc::new(FileStorage::open_frozen(&self.locate(name))?))
     }
 
     fn open_reader(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError> {

@@ -141,8 +141,7 @@ fn update_disk(
 ) -> Result<(), Refusal> {
     let updated = connection
         .prepare_cached(
-            "UPDATE disk SET name = ?2, description = ?3, size = ?4, encrypted = ?5, \
-             kms_key_id = ?6, status = ?7, category = ?8, created = ?9, attached = ?10, \
+            "UPDATE disk SET name = ?2, description = ?3, status = ?7, category = ?8, created = ?9, attached = ?10, \
              detached = ?11, instance_id = ?12, read_only = ?13, epoch = ?14, cache = ?15, \
              iops_limit = ?16, bytes_limit = ?17, source_snapshot = ?19, source_image = ?20, \
              multi_attach = ?21, more_instances = ?22, lease_ends = ?23 \

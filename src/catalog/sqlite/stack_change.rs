@@ -14,6 +14,11 @@ pub(super) fn make(connection: &Connection, operation: &StackOperation) -> Resul
         StackOperation::SetTop { disk_id, top_layer, seen_top } => {
             set_top(connection, disk_id, (top_layer, seen_top))
         }
+        StackOperation::SetDiskData { disk_id, size, encrypted, kms_key_id } => one(connection
+            .execute(
+                "UPDATE disk SET size = ?2, encrypted = ?3, kms_key_id = ?4 WHERE disk_id = ?1",
+                params![disk_id, row::signed(size.get()), encrypted, kms_key_id],
+            )?),
         StackOperation::InsertLayer(layer) => insert_layer(connection, layer),
         StackOperation::UpdateLayer(layer) => update_layer(connection, layer),
         StackOperation::RaiseKeyBytes { layer_id, key_bytes } => {

@@ -75,18 +75,45 @@ pub(super) fn all_layers(
     )
 }
 
+/// Nobody but layers refers to the layer of this name in the statement.
+fn unnamed(layer: &str) -> String {
+    let by = |table, column| {
+        format!("NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.{column} = {layer}.layer_id")
+    };
+    let (disk, snapshot) = (by("disk", "top_layer"), by("snapshot", "layer_id"));
+    let (image, job) = (by("image", "layer_id"), by("job", "target_layer"));
+    let unfinished = "state NOT IN ('done', 'failed', 'cancelled')";
+    format!("{disk}) AND {snapshot}) AND {image}) AND {job} AND {unfinished})")
+}
+
+/// How many layers stand on the layer of this name in the statement.
+fn children(layer: &str) -> String {
+    format!(
+        "(SELECT count(*) FROM layer AS child WHERE child.parent = {layer}.layer_id \
+         AND child.state NOT IN ('going', 'erasing'))"
+    )
+}
+
 pub(super) fn unreferenced(reader: &Connection) -> rusqlite::Result<Vec<LayerRecord>> {
     let text = format!(
-        "SELECT {} FROM layer AS this WHERE state = 'live' \
-         AND layer_id NOT IN (SELECT top_layer FROM disk) \
-         AND layer_id NOT IN (SELECT layer_id FROM snapshot) \
-         AND layer_id NOT IN (SELECT layer_id FROM image) \
-         AND layer_id NOT IN (SELECT target_layer FROM job \
-             WHERE state NOT IN ('done', 'failed', 'cancelled')) \
-         AND NOT EXISTS (SELECT 1 FROM layer AS child WHERE child.parent = this.layer_id \
-             AND child.state NOT IN ('going', 'erasing')) \
-         ORDER BY number",
-        stack_row::LAYER_COLUMNS
+        "SELECT {} FROM layer AS this WHERE state = 'live' AND {} AND {} = 0 ORDER BY number",
+        stack_row::LAYER_COLUMNS,
+        unnamed("this"),
+        children("this")
+    );
+    reader.prepare_cached(&text)?.query_map([], stack_row::layer)?.collect()
+}
+
+pub(super) fn absorbing(reader: &Connection) -> rusqlite::Result<Vec<LayerRecord>> {
+    let text = format!(
+        "SELECT {} FROM layer AS this WHERE state = 'live' AND NOT ({} AND {} = 1) \
+         AND EXISTS (SELECT 1 FROM layer AS below WHERE below.layer_id = this.parent \
+             AND below.state = 'live' AND {} AND {} = 1) ORDER BY number",
+        stack_row::LAYER_COLUMNS,
+        unnamed("this"),
+        children("this"),
+        unnamed("below"),
+        children("below")
     );
     reader.prepare_cached(&text)?.query_map([], stack_row::layer)?.collect()
 }
@@ -158,6 +185,7 @@ pub(super) fn jobs(
     let mut conditions = Conditions::new("TRUE");
     conditions.ask_any("job_id", filter.ids.as_deref());
     conditions.ask("disk_id = ?", filter.disk_id.clone());
+    conditions.ask("target_layer = ?", filter.target_layer.clone());
     let states = filter.states.as_ref().map(|states| {
         states.iter().map(|state| state.as_str().to_owned()).collect::<Vec<String>>()
     });
