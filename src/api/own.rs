@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::rpc::Parameters;
 use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, keeping, status};
 use crate::catalog::{CacheMode, DiskLimits};
+use crate::disk::check::Finding;
 use crate::disk::key_scope::KeyScope;
 use crate::disk::rewrap::RewrapReport;
 use crate::disk::{CreateDisk, PerformanceChange};
@@ -31,6 +32,7 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "ModifyDiskPerformance" => modify_disk_performance,
         "RewrapDisk" => rewrap_disk,
         "RewrapKey" => rewrap_key,
+        "CheckLayers" => check_layers,
         _ => return None,
     })
 }
@@ -138,6 +140,31 @@ fn describe_server(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
         .with("RemoteKms", api.remote_kms.clone())
         .with("AccountId", api.account_id.clone())
         .with("RegionId", api.region.clone()))
+}
+
+/// The catalog against the layers; `Repair` mends what can be mended without loss.
+fn check_layers(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let repair = parameters.boolean("Repair")?.unwrap_or(false);
+    let report = api.disks.check(caller, repair)?;
+    Ok(Answer::new()
+        .with("Layers", report.layers)
+        .with("Files", report.files)
+        .with("Disks", report.disks)
+        .with("Faults", report.faults())
+        .with("Findings", report.findings.iter().map(finding_shown).collect::<Vec<_>>()))
+}
+
+/// A finding of a check as it is shown.
+pub fn finding_shown(finding: &Finding) -> Value {
+    let problem = &finding.problem;
+    json!({
+        "Subject": finding.subject,
+        "Problem": problem.code(),
+        "Message": problem.to_string(),
+        "Note": problem.is_note(),
+        "Repairable": problem.is_repairable(),
+        "Repaired": finding.is_repaired,
+    })
 }
 
 /// Data keys of a disk under the newest version of their KMS key.

@@ -7,6 +7,7 @@ use crate::trail::{Actor, Event, ResourceType, Service};
 use crate::units::ByteCount;
 
 use super::ControlError;
+use super::rebuild::RebuildReport;
 use super::rewrap::RewrapReport;
 
 /// Why something was refused, for the trail.
@@ -76,6 +77,29 @@ pub(super) fn layer_erased(actor: Actor, layer: &LayerRecord, erased: ByteCount)
         Some(key_id) => event.resource(ResourceType::Key, key_id),
         None => event,
     }
+}
+
+/// `CheckLayers`.
+pub(super) fn layers_checked(actor: Actor, repair: bool) -> Event {
+    let event = Event::new(Service::Ecs, "CheckLayers", actor).request("Repair", repair);
+    if repair { event } else { event.read_only() }
+}
+
+/// `RebuildCatalog`: what it brought back.
+pub(super) fn catalog_rebuilt(actor: Actor, report: Option<&RebuildReport>) -> Event {
+    let event = Event::new(Service::Ecs, "RebuildCatalog", actor);
+    let Some(report) = report else { return event };
+    let mut event = event
+        .response("Layers", report.layers)
+        .response("Refreshed", report.refreshed)
+        .response("Snapshots", report.snapshots.len())
+        .response("Images", report.images.len());
+    let disks = report.disks.iter().map(|disk| disk.disk_id.clone());
+    let disks: Vec<String> = disks.chain(report.moved.iter().cloned()).collect();
+    for disk in &disks {
+        event = event.resource(ResourceType::Disk, disk);
+    }
+    event.response("DiskIds", disks.join(","))
 }
 
 /// `RewrapKey`.

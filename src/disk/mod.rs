@@ -17,7 +17,8 @@
 //! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`]
 //! (a data key leaves the house), `headers.rs` (headers changed in place), [`rewrap`] (data keys
 //! under the newest version of their KMS key), [`key_scope`] (how much a data key has encrypted),
-//! `erase.rs` (wrapped keys destroyed).
+//! `erase.rs` (wrapped keys destroyed), [`check`] (the catalog against the layers), [`rebuild`] (the
+//! catalog from the layers).
 //! `permission.rs` asks whether they may.
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub mod attach;
 pub mod attachment;
 mod audit;
 pub mod break_glass;
+pub mod check;
 pub mod control_error;
 pub mod copy;
 pub mod difference;
@@ -49,6 +51,8 @@ mod permission;
 pub mod pull;
 pub mod range_lock;
 pub mod read;
+pub mod rebuild;
+mod rebuild_plan;
 pub mod recover;
 pub mod registry;
 pub mod renew;
