@@ -110,6 +110,7 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
     if !server.stop(limits::SHUTDOWN_GRACE) {
         tracing::warn!("some clients did not finish in time and were cut off");
     }
+    house.disks.stop_jobs();
     house.disks.close_all();
     if let Err(error) = house.trail.checkpoint() {
         tracing::error!(%error, "the trail ends without a checkpoint");
@@ -129,6 +130,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
     let recovery = disks.recover(&caller)?;
     report(&recovery);
+    disks.start_jobs().map_err(DaemonError::Start)?;
     let ready = Ready {
         endpoints: configured(config),
         root_key: root.provider().place(),

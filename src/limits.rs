@@ -111,3 +111,21 @@ pub const API_CONNECTIONS_MAX: usize = 256;
 
 /// Attached disks in one daemon; one more is refused with `InstanceDiskLimitExceeded`.
 pub const ATTACHED_DISKS_MAX: usize = 10_000;
+
+/// Layers of a disk beyond which they are merged in the background, unless told otherwise.
+pub const CHAIN_DEPTH: usize = 16;
+
+/// Layers of a disk at most; a snapshot beyond it is refused with `QuotaExceed.Snapshot`.
+pub const LAYERS_MAX: usize = 200;
+
+/// Snapshots of one disk, at most; one more is refused with `QuotaExceed.Snapshot`.
+pub const SNAPSHOTS_OF_DISK_MAX: u64 = 256;
+
+/// Days that a snapshot can be kept, if it is not kept for ever.
+pub const RETENTION_DAYS: RangeInclusive<u32> = 1..=65_536;
+
+/// Tags on one disk, snapshot or image; one more is refused with `NumberExceed.Tags`.
+pub const TAGS_MAX: usize = 20;
+
+/// Jobs at their end that are kept to be looked at; older ones are forgotten.
+pub const JOBS_KEPT: u64 = 500;

@@ -286,10 +286,10 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
         page: Page,
     ) -> Result<Listed<LayerRecord>, CatalogError>;
 
-    /// Layers in state `Live` that nobody refers to.
+    /// Layers in state `Live` or `Condemned` that nobody refers to.
     fn unreferenced_layers(&self) -> Result<Vec<LayerRecord>, CatalogError>;
 
-    /// Layers in state `Live` whose parent nobody needs but they, and that somebody else needs or
+    /// Whole layers whose parent nobody needs but they, and that somebody else needs or
     /// several do: what lies below can go up into them.
     fn absorbing_layers(&self) -> Result<Vec<LayerRecord>, CatalogError>;
 

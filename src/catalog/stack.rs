@@ -83,6 +83,8 @@ pub enum LayerState {
     Making,
     /// Whole.
     Live,
+    /// Whole, as `Live`; but when nobody needs it any more it goes by way of `Erasing`.
+    Condemned,
     /// Its file is being removed; finished at the next start if that is cut short.
     Going,
     /// As `Going`, but its header is destroyed first, so that no copy of the key envelope is left.
@@ -277,8 +279,7 @@ pub struct JobRecord {
     pub kind: JobKind,
     /// The disk it works on, if there is one.
     pub disk_id: Option<String>,
-    /// Of a copy, the snapshot or image that it makes; of a merge, the snapshot whose layer is to be
-    /// erased when it is done.
+    /// The snapshot or image that it makes, of a copy.
     pub subject: Option<String>,
     /// The layer it fills, or whose header it changes.
     pub target_layer: String,
@@ -368,13 +369,14 @@ impl JobFilter {
 }
 
 impl LayerState {
-    const ALL: [Self; 4] = [Self::Making, Self::Live, Self::Going, Self::Erasing];
+    const ALL: [Self; 5] = [Self::Making, Self::Live, Self::Condemned, Self::Going, Self::Erasing];
 
     /// Its name in the catalog.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Making => "making",
             Self::Live => "live",
+            Self::Condemned => "condemned",
             Self::Going => "going",
             Self::Erasing => "erasing",
         }

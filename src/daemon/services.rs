@@ -8,7 +8,7 @@ use super::foundation::Foundation;
 use super::{DaemonError, process};
 use crate::clock::{Clock, Entropy};
 use crate::config::Config;
-use crate::disk::{Disks, DisksParts};
+use crate::disk::{Disks, DisksParts, StackSettings};
 use crate::kms::remote::RemoteKms;
 use crate::kms::{DataKeys, Kms, KmsParts};
 use crate::ram::{Caller, Ram, RamParts};
@@ -53,6 +53,7 @@ impl Services {
             clock: Arc::clone(clock),
             entropy: Arc::clone(entropy),
             account: account.clone(),
+            stack: StackSettings::default(),
         }));
         if base.is_new {
             // As if the owner had consented in the console: the role may be deleted and made again.

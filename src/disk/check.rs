@@ -18,7 +18,7 @@ use crate::storage::Storage;
 use crate::storage::store::Stored;
 use crate::units::ByteOffset;
 
-use super::headers::{difference, is_missing};
+use super::headers::{difference, is_whole};
 use super::registry::Disks;
 use super::{ControlError, audit};
 
@@ -215,7 +215,7 @@ impl Disks {
             match self.check_layer(layer, &by_id, &switching) {
                 None => {}
                 // Whatever it was, it went on while it was looked at.
-                Some(_) if layer.state == LayerState::Live && self.is_gone(layer) => {}
+                Some(_) if is_whole(layer.state) && self.is_gone(layer) => {}
                 Some(problem) => report.add(&layer.file_name, problem),
             }
         }
@@ -251,7 +251,7 @@ impl Disks {
         switching: &BTreeSet<String>,
     ) -> Option<Problem> {
         match layer.state {
-            LayerState::Live => {}
+            LayerState::Live | LayerState::Condemned => {}
             LayerState::Making => return Some(Problem::UnderWay("it is being made")),
             LayerState::Going | LayerState::Erasing => {
                 return Some(Problem::UnderWay("it is being removed"));
@@ -259,7 +259,7 @@ impl Disks {
         }
         let storage = match self.parts.store.open_reader(&layer.file_name) {
             Ok(storage) => storage,
-            Err(error) if is_missing(&error) => return Some(Problem::Missing),
+            Err(error) if error.is_not_found() => return Some(Problem::Missing),
             Err(error) => return Some(Problem::Damaged(error.into())),
         };
         let header = match sound_header(&*storage) {
@@ -283,7 +283,7 @@ impl Disks {
     fn check_unknown(&self, file: &Stored) -> Result<Option<Problem>, ControlError> {
         let storage = match self.parts.store.open_reader(&file.name) {
             Ok(storage) => storage,
-            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) if error.is_not_found() => return Ok(None),
             Err(_) => return Ok(Some(Problem::Stray)),
         };
         Ok(Some(match sound_header(&*storage) {

@@ -6,11 +6,11 @@
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use crate::catalog::{ImageFilter, LayerRecord, Page, SnapshotFilter};
+use crate::catalog::{ImageFilter, LayerRecord, LayerState, Page, SnapshotFilter};
 use crate::layer::{self, Envelope, LayerHeader, LayerName, LayerSpec, NameKind};
 use crate::luks2::Condition;
 use crate::ram::Caller;
-use crate::storage::{Storage, StorageError};
+use crate::storage::Storage;
 
 use super::ControlError;
 use super::registry::Disks;
@@ -113,7 +113,9 @@ impl Disks {
 
     fn try_note_names(&self, layer_id: &str) -> Result<(), ControlError> {
         let catalog = &self.parts.catalog;
-        let Some(layer) = catalog.layer(layer_id)? else { return Ok(()) };
+        let Some(layer) = catalog.layer(layer_id)?.filter(|layer| is_whole(layer.state)) else {
+            return Ok(());
+        };
         let names = self.names_of(layer_id)?;
         let _one = self.lock_headers();
         let (storage, header) = self.header_of(&layer)?;
@@ -148,6 +150,20 @@ impl Disks {
             name: image.name,
         }));
         Ok(names)
+    }
+
+    /// What the disk, snapshot or image is called that a new layer is made for.
+    pub(super) fn name_of_owner(&self, owner: &str) -> Result<Vec<LayerName>, ControlError> {
+        let catalog = &self.parts.catalog;
+        let named = if let Some(disk) = catalog.disk(owner)? {
+            Some((NameKind::Disk, disk.name))
+        } else if let Some(snapshot) = catalog.snapshot(owner)? {
+            Some((NameKind::Snapshot, snapshot.name))
+        } else {
+            catalog.image(owner)?.map(|image| (NameKind::Image, image.name))
+        };
+        let id = owner.to_owned();
+        Ok(named.map(|(kind, name)| LayerName { kind, id, name }).into_iter().collect())
     }
 
     /// The data key in `header`, wrapped for `spec` under the newest version of its KMS key; `None`
@@ -224,7 +240,7 @@ fn differs(layer: &LayerRecord, field: &str) -> ControlError {
     )
 }
 
-/// Whether a file is simply not there.
-pub(super) fn is_missing(error: &StorageError) -> bool {
-    matches!(error, StorageError::Io(error) if error.kind() == std::io::ErrorKind::NotFound)
+/// Whether a layer in this state has a file that is made and stays.
+pub(super) const fn is_whole(state: LayerState) -> bool {
+    matches!(state, LayerState::Live | LayerState::Condemned)
 }

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::catalog::{LayerRecord, StackOperation};
-use crate::layer::{KEY_BYTES_WARNING, Layer, State};
+use crate::catalog::LayerRecord;
+use crate::layer::KEY_BYTES_WARNING;
 use crate::metrics;
 use crate::units::ByteCount;
 
@@ -24,21 +24,6 @@ pub struct KeyScope {
 }
 
 impl Disks {
-    /// Lets the meter of a layer go on from where the catalog has it, and the catalog follow it.
-    /// Before the layer encrypts anything.
-    pub(super) fn keep_meter<S: State>(&self, layer: &Layer<S>, record: &LayerRecord) {
-        let (catalog, layer_id) = (Arc::clone(&self.parts.catalog), record.layer_id.clone());
-        layer.meter().keep(ByteCount::new(record.key_bytes), move |bound| {
-            let (layer_id, key_bytes) = (layer_id.clone(), bound.get());
-            let raise = StackOperation::RaiseKeyBytes { layer_id, key_bytes };
-            let raised = catalog.apply(&[raise.into()], &mut || Ok(()));
-            if let Err(error) = &raised {
-                tracing::error!(%error, "how much a data key has encrypted was not written down");
-            }
-            raised.is_ok()
-        });
-    }
-
     /// How much the data key of each layer of a disk has encrypted, bottom first.
     ///
     /// # Errors

@@ -17,7 +17,7 @@
 //! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`]
 //! (a data key leaves the house), `headers.rs` (headers changed in place), [`rewrap`] (data keys
 //! under the newest version of their KMS key), [`key_scope`] (how much a data key has encrypted),
-//! `erase.rs` (wrapped keys destroyed), [`check`] (the catalog against the layers), [`rebuild`] (the
+//! [`check`] (the catalog against the layers), [`rebuild`] (the
 //! catalog from the layers).
 //! `permission.rs` asks whether they may.
 
@@ -38,14 +38,20 @@ pub mod break_glass;
 pub mod check;
 pub mod control_error;
 pub mod copy;
+pub mod create;
 pub mod difference;
-mod erase;
 pub mod flush;
 mod headers;
 pub mod image;
 pub mod job;
+mod job_finish;
+pub mod job_run;
 pub mod key_scope;
+mod layers;
 pub mod modify;
+mod open_table;
+mod opening;
+mod order;
 pub mod performance;
 mod permission;
 pub mod pull;
@@ -67,19 +73,23 @@ pub mod tags;
 pub mod throttle;
 mod union;
 mod unit_map;
+mod upkeep;
+mod words;
 pub mod write;
 pub mod zero;
 
 pub use break_glass::ExportedKey;
 pub use control_error::ControlError;
 pub use copy::CopyRequest;
+pub use create::{CreateDisk, Source};
 pub use difference::Difference;
 pub use image::{CreateImage, ImageChange};
 pub use job::JobCommand;
+pub use job_run::StackSettings;
 pub use modify::DiskChange;
 pub use performance::PerformanceChange;
 pub use recover::Recovery;
-pub use registry::{CreateDisk, Disks, DisksParts, Source};
+pub use registry::{Disks, DisksParts};
 pub use renew::Renewal;
 pub use snapshot::{CreateSnapshot, Deletion, SnapshotChange};
 pub use stack::StackError;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::catalog::DiskRecord;
 use crate::ram::Caller;
 
-use super::ControlError;
 use super::registry::Disks;
+use super::words::{check_description, check_name};
+use super::{ControlError, audit};
 
 /// What shall change of a disk; `None` leaves as it is.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +32,36 @@ impl Disks {
         disk_id: &str,
         change: &DiskChange,
     ) -> Result<DiskRecord, ControlError> {
-        let _ = (caller, disk_id, change);
-        Err(ControlError::unsupported("ModifyDiskAttribute"))
+        let outcome = self.try_modify(caller, disk_id, change);
+        if let Err(error) = &outcome {
+            self.record_refusal(caller, "ModifyDiskAttribute", disk_id, error)?;
+        }
+        outcome
+    }
+
+    fn try_modify(
+        &self,
+        caller: &Caller,
+        disk_id: &str,
+        change: &DiskChange,
+    ) -> Result<DiskRecord, ControlError> {
+        self.allow(caller, "ecs:ModifyDiskAttribute", disk_id)?;
+        change.name.as_deref().map_or(Ok(()), check_name)?;
+        change.description.as_deref().map_or(Ok(()), check_description)?;
+        let _turn = self.stack.turns.take(disk_id);
+        let before = self.usable_disk(disk_id)?;
+        let mut after = before.clone();
+        after.name = change.name.clone().unwrap_or(after.name);
+        after.description = change.description.clone().unwrap_or(after.description);
+        if let Some(lease) = change.lease {
+            after.lease_ends = lease.map(|lease| self.parts.clock.now().plus(lease));
+        }
+        let mut event = audit::disk_event(self.actor(caller), "ModifyDiskAttribute", disk_id);
+        if let Some(name) = &change.name {
+            event = event.request("DiskName", name.as_str());
+        }
+        self.change(&before, &after, || self.parts.trail.record(&event))?;
+        self.note_names(&after.top_layer);
+        Ok(after)
     }
 }

@@ -3,7 +3,9 @@
 //! A job fills a layer that may be frozen, and others may read that layer through disks of their
 //! own, whose range locks know nothing of the job. So a job works through the one disk that has its
 //! layer open, or through one of its own if nobody has; while two have it open it waits. Whoever
-//! opens a disk waits for the piece of work that is under way on one of its layers.
+//! opens a disk waits for the piece of work that is under way on one of its layers. And two jobs do
+//! not work through one disk at the same moment: what one takes away below, the other may have
+//! looked for above.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -103,13 +105,18 @@ impl OpenTable {
         if table.busy.contains(layer_id) {
             return Claim::Taken;
         }
+        // Of its own disk, another job may fill a layer below.
+        let is_busy = |entry: &Entry| table.busy.iter().any(|busy| entry.has(busy));
+        if table.entries.get(own).is_some_and(is_busy) {
+            return Claim::Taken;
+        }
         let mut found = None;
         for (key, entry) in &table.entries {
             if key == own || entry.is_dead() || !entry.has(layer_id) {
                 continue;
             }
             match (entry.disk.upgrade(), &found) {
-                (Some(disk), None) if !entry.is_opening => found = Some(disk),
+                (Some(disk), None) if !entry.is_opening && !is_busy(entry) => found = Some(disk),
                 _ => return Claim::Taken,
             }
         }
@@ -158,37 +165,5 @@ impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.table.lock().busy.remove(&self.layer_id);
         self.table.changed.notify_all();
-    }
-}
-
-/// One at a time for each name: changes of one disk wait for each other, those of two do not.
-#[derive(Debug, Default)]
-pub(super) struct Turns {
-    taken: Mutex<HashSet<String>>,
-    free: Condvar,
-}
-
-/// A turn; ends when dropped.
-#[derive(Debug)]
-pub(super) struct Turn<'a> {
-    turns: &'a Turns,
-    name: String,
-}
-
-impl Turns {
-    /// Waits for the turn of `name`.
-    pub(super) fn take(&self, name: &str) -> Turn<'_> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        while !taken.insert(name.to_owned()) {
-            taken = self.free.wait(taken).unwrap_or_else(PoisonError::into_inner);
-        }
-        Turn { turns: self, name: name.to_owned() }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.turns.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
-        self.turns.free.notify_all();
     }
 }

@@ -18,7 +18,7 @@ use crate::ram::Caller;
 use crate::storage::store::Stored;
 
 use super::check::sound_header;
-use super::headers::{difference, is_missing};
+use super::headers::{difference, is_whole};
 use super::rebuild_plan::{Known, Plan, plan};
 use super::registry::Disks;
 use super::{ControlError, audit};
@@ -113,7 +113,7 @@ impl Disks {
         for file in files {
             let name = file.name.clone();
             let header = match store.open_reader(&name) {
-                Err(error) if is_missing(&error) => continue,
+                Err(error) if error.is_not_found() => continue,
                 Err(error) => Err(error.into()),
                 Ok(storage) => sound_header(&*storage),
             };
@@ -145,7 +145,7 @@ impl Disks {
         file: &Stored,
     ) -> Result<(), String> {
         if let Some(record) = recorded.get(&header.spec.layer_id) {
-            if record.state != LayerState::Live {
+            if !is_whole(record.state) {
                 return Err("it was being made or removed: the daemon finishes that".to_owned());
             }
             if record.file_name != file.name {
@@ -181,7 +181,7 @@ impl Disks {
                 Some(known) if difference(header, known).is_some() => {
                     report.refreshed += 1;
                     let key_bytes = known.key_bytes.max(record.key_bytes);
-                    let record = LayerRecord { key_bytes, ..record };
+                    let record = LayerRecord { key_bytes, state: known.state, ..record };
                     operations.push(StackOperation::UpdateLayer(record).into());
                 }
                 Some(_) => report.known += 1,

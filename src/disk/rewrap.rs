@@ -5,10 +5,10 @@
 //! is under a key ends the need for them. Cut off at any point, each layer is under one version or
 //! the other; done again, it goes on where it was.
 
-use crate::catalog::{LayerRecord, LayerState, Page};
+use crate::catalog::{LayerRecord, Page};
 use crate::ram::Caller;
 
-use super::headers::Rewrapped;
+use super::headers::{Rewrapped, is_whole};
 use super::registry::Disks;
 use super::{ControlError, audit};
 
@@ -76,8 +76,9 @@ impl Disks {
     fn try_rewrap_key(&self, caller: &Caller, key: &str) -> Result<RewrapReport, ControlError> {
         self.allow(caller, "sealdisk:RewrapKey", "*")?;
         let key_id = self.usable_key(caller, key)?;
-        let live = self.parts.catalog.all_layers(Some(LayerState::Live), Page::ALL)?.items;
-        let under = live.into_iter().filter(|layer| layer.kms_key_id.as_ref() == Some(&key_id));
+        let layers = self.parts.catalog.all_layers(None, Page::ALL)?.items.into_iter();
+        let whole = layers.filter(|layer| is_whole(layer.state));
+        let under = whole.filter(|layer| layer.kms_key_id.as_ref() == Some(&key_id));
         let report = self.rewrap(caller, under.collect());
         let event = audit::key_rewrapped(self.actor(caller), &key_id);
         self.parts.trail.record(&audit::rewrapped(event, &report))?;
@@ -102,6 +103,6 @@ impl Disks {
     /// Whether a layer is on its way out, or out.
     pub(super) fn is_gone(&self, layer: &LayerRecord) -> bool {
         let found = self.parts.catalog.layer(&layer.layer_id);
-        found.is_ok_and(|found| found.is_none_or(|found| found.state != LayerState::Live))
+        found.is_ok_and(|found| found.is_none_or(|found| !is_whole(found.state)))
     }
 }

@@ -96,7 +96,7 @@ fn children(layer: &str) -> String {
 
 pub(super) fn unreferenced(reader: &Connection) -> rusqlite::Result<Vec<LayerRecord>> {
     let text = format!(
-        "SELECT {} FROM layer AS this WHERE state = 'live' AND {} AND {} = 0 ORDER BY number",
+        "SELECT {} FROM layer AS this WHERE state IN ('live', 'condemned') AND {} AND {} = 0 ORDER BY number",
         stack_row::LAYER_COLUMNS,
         unnamed("this"),
         children("this")
@@ -106,9 +106,9 @@ pub(super) fn unreferenced(reader: &Connection) -> rusqlite::Result<Vec<LayerRec
 
 pub(super) fn absorbing(reader: &Connection) -> rusqlite::Result<Vec<LayerRecord>> {
     let text = format!(
-        "SELECT {} FROM layer AS this WHERE state = 'live' AND NOT ({} AND {} = 1) \
+        "SELECT {} FROM layer AS this WHERE state IN ('live', 'condemned') AND NOT ({} AND {} = 1) \
          AND EXISTS (SELECT 1 FROM layer AS below WHERE below.layer_id = this.parent \
-             AND below.state = 'live' AND {} AND {} = 1) ORDER BY number",
+             AND below.state IN ('live', 'condemned') AND {} AND {} = 1) ORDER BY number",
         stack_row::LAYER_COLUMNS,
         unnamed("this"),
         children("this"),
