@@ -18,6 +18,7 @@ pub use super::stack_arguments::{
     ChangeLayers, ImageCommand, JobCommand, ResetDisk, ResizeDisk, SetDiskKey, SnapshotCommand,
 };
 use super::trail::TrailCommand;
+use super::upkeep::{CatalogCommand, Check};
 use crate::config::quantity::{QuantityError, parse_size};
 use crate::config::{AddressError, parse_listen_address};
 use crate::limits::{BYTES_PER_SECOND_LIMITS, IOPS_LIMITS};
@@ -127,6 +128,14 @@ pub enum Command {
         #[command(subcommand)]
         command: RootCommand,
     },
+    /// Rebuild the catalog from the layers
+    Catalog {
+        /// What to do.
+        #[command(subcommand)]
+        command: CatalogCommand,
+    },
+    /// Hold the catalog and the layers against each other
+    Check(Check),
     /// Back up keys and all else the catalog knows, and restore it
     Backup {
         /// What to do.
@@ -233,6 +242,10 @@ pub enum DiskCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Wrap the data keys of a disk under the newest version of its KMS key; touches headers only
+    #[command(after_help = "Example:\n  sealdisk disk rewrap db\n\n\
+        The disk may be in use. All disks of a key at once: sealdisk key rewrap KEY")]
+    Rewrap(DiskName),
     /// Detach a disk: its clients are sent away, its key leaves memory
     #[command(after_help = "Example:\n  sealdisk disk detach db")]
     Detach(DiskName),

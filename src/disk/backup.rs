@@ -174,7 +174,7 @@ impl Disks {
             self.allow_on(caller, "sealdisk:RestoreSnapshot", "snapshot/*")?;
             let directory = self.directory_of(restore_id)?;
             let manifest = read_manifest(&directory)?;
-            let layers = self.check_layers(caller, &directory, &manifest)?;
+            let layers = self.check_all_backed_up(caller, &directory, &manifest)?;
             let snapshot = self.restored(&manifest, &layers, name)?;
             self.adopt_all(caller, &directory, &layers, &snapshot)?;
             remove(&directory);
@@ -226,7 +226,7 @@ impl Disks {
 
     /// The records of the layers of a backup, bottom first; those in state `Making` are not here
     /// yet. Each was opened with its data key.
-    fn check_layers(
+    fn check_all_backed_up(
         &self,
         caller: &Caller,
         directory: &Path,
@@ -240,7 +240,7 @@ impl Disks {
                 Some(_) => return Err(invalid(format!("the layer {} is going", entry.layer_id))),
                 None => {
                     let below = layers.last().map(|layer| layer.layer_id.as_str());
-                    self.check_layer(caller, directory, (entry, below))?
+                    self.check_backed_up(caller, directory, (entry, below))?
                 }
             };
             layers.push(layer);
@@ -248,7 +248,7 @@ impl Disks {
         Ok(layers)
     }
 
-    fn check_layer(
+    fn check_backed_up(
         &self,
         caller: &Caller,
         directory: &Path,

@@ -14,7 +14,11 @@
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
-//! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
+//! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`]
+//! (a data key leaves the house), `headers.rs` (headers changed in place), [`rewrap`] (data keys
+//! under the newest version of their KMS key), [`key_scope`] (how much a data key has encrypted),
+//! [`check`] (the catalog against the layers), [`rebuild`] (the
+//! catalog from the layers).
 //! `permission.rs` asks whether they may.
 
 use std::fmt;
@@ -33,15 +37,18 @@ mod audit;
 pub mod backup;
 pub mod below;
 pub mod break_glass;
+pub mod check;
 pub mod control_error;
 pub mod copy;
 pub mod create;
 pub mod difference;
 pub mod flush;
+mod headers;
 pub mod image;
 pub mod job;
 mod job_finish;
 pub mod job_run;
+pub mod key_scope;
 mod layers;
 pub mod lent;
 pub mod modify;
@@ -53,11 +60,14 @@ mod permission;
 pub mod pull;
 pub mod range_lock;
 pub mod read;
+pub mod rebuild;
+mod rebuild_plan;
 pub mod recover;
 pub mod registry;
 pub mod renew;
 pub mod reset;
 pub mod resize;
+pub mod rewrap;
 pub mod shown;
 pub mod snapshot;
 pub mod space;
