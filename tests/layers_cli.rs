@@ -168,7 +168,7 @@ fn images_come_from_files_of_every_format_and_go_back() {
         run("qemu-img", &["compare", "-f", "raw", "-F", "raw", source, &uri]).contains("identical")
     );
     let refused = daemon.refused(&["image", "delete", "qcow2", "--yes"]);
-    assert!(refused.contains("IncorrectImageStatus"), "{refused}");
+    assert!(refused.contains("ImageUsedByDisk") && refused.contains("--force"), "{refused}");
     daemon.ok(&["image", "delete", "qcow2", "--yes", "--force"]);
     daemon.ok(&["image", "delete", "raw", "--yes"]);
     assert!(

@@ -16,7 +16,7 @@ use super::rpc::Parameters;
 use crate::catalog::{
     ImageFilter, ImageRecord, ImageStatus, JobRecord, Listed, Page, TagRecord, TaggedType,
 };
-use crate::disk::{CopyRequest, CreateImage, Deletion, ImageChange};
+use crate::disk::{CopyRequest, CreateImage, Deletion, ImageChange, Source};
 use crate::ram::Caller;
 
 const GIB: u64 = 1 << 30;
@@ -165,11 +165,13 @@ fn copy_image(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     parameters.refuse(&["ClientToken", "EncryptAlgorithm", "DryRun"])?;
     check_region(api, parameters)?;
     is_region(api, parameters.filled("DestinationRegionId"))?;
+    let source_id = parameters.required("ImageId")?.to_owned();
+    let source = Source::Image(source_id.clone());
     let request = CopyRequest {
-        source: parameters.required("ImageId")?.to_owned(),
+        source: source_id,
         name: name_in(parameters, "DestinationImageName", &IMAGE_NAME)?,
         description: description(parameters, "DestinationDescription")?,
-        encrypted: copy_is_encrypted(parameters)?,
+        encrypted: copy_is_encrypted(api, parameters, &source)?,
         kms_key: parameters.filled("KMSKeyId").map(str::to_owned),
         retention_days: None,
         tags: tags(parameters)?,

@@ -15,7 +15,7 @@ use super::rpc::Parameters;
 use crate::catalog::{
     JobRecord, SnapshotFilter, SnapshotRecord, SnapshotStatus, TagRecord, TaggedType,
 };
-use crate::disk::{CopyRequest, CreateSnapshot, Deletion, SnapshotChange};
+use crate::disk::{CopyRequest, CreateSnapshot, Deletion, SnapshotChange, Source};
 use crate::ram::Caller;
 
 const GIB: u64 = 1 << 30;
@@ -146,11 +146,13 @@ fn copy_snapshot(api: &Api, caller: &Caller, parameters: &Parameters) -> Answere
     parameters.refuse(&["ClientToken", "Arn.1.RoleArn", "DestinationStorageLocationArn"])?;
     check_region(api, parameters)?;
     is_region(api, Some(parameters.required("DestinationRegionId")?))?;
+    let source_id = parameters.required("SnapshotId")?.to_owned();
+    let source = Source::Snapshot(source_id.clone());
     let request = CopyRequest {
-        source: parameters.required("SnapshotId")?.to_owned(),
+        source: source_id,
         name: snapshot_name(parameters, "DestinationSnapshotName")?,
         description: description(parameters, "DestinationSnapshotDescription")?,
-        encrypted: copy_is_encrypted(parameters)?,
+        encrypted: copy_is_encrypted(api, parameters, &source)?,
         kms_key: parameters.filled("KMSKeyId").map(str::to_owned),
         retention_days: parameters.integer("RetentionDays", 1..=RETENTION_DAYS_MAX)?,
         tags: tags(parameters)?,
@@ -159,8 +161,13 @@ fn copy_snapshot(api: &Api, caller: &Caller, parameters: &Parameters) -> Answere
     Ok(Answer::new().with("SnapshotId", copy.snapshot_id))
 }
 
-/// `Encrypted`; a key asks for encryption by itself, and contradicts its absence.
-pub(super) fn copy_is_encrypted(parameters: &Parameters) -> Result<bool, ApiError> {
+/// `Encrypted`; a key asks for encryption by itself, and contradicts `false`. Without either, as the
+/// source is.
+pub(super) fn copy_is_encrypted(
+    api: &Api,
+    parameters: &Parameters,
+    source: &Source,
+) -> Result<bool, ApiError> {
     let has_key = parameters.filled("KMSKeyId").is_some();
     match parameters.boolean("Encrypted")? {
         Some(false) if has_key => {
@@ -168,7 +175,7 @@ pub(super) fn copy_is_encrypted(parameters: &Parameters) -> Result<bool, ApiErro
             Err(ApiError::new(400, "InvalidParameter.EncryptedIllegal", message))
         }
         Some(encrypted) => Ok(encrypted),
-        None => Ok(has_key),
+        None => Ok(has_key || api.disks.is_encrypted(source)?),
     }
 }
 

@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::pages::Pages;
 use super::rpc::Parameters;
 use crate::catalog::{JobFilter, JobPace, JobRecord, JobState};
-use crate::disk::{CreateImage, DiskChange, JobCommand, Renewal, Source};
+use crate::disk::{CreateImage, Deletion, DiskChange, JobCommand, Renewal, Source};
 use crate::limits;
 use crate::ram::Caller;
 use crate::units::{ByteCount, ByteOffset, DataUnitSize};
@@ -31,6 +31,9 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "ResizeLocalDisk" => resize_local_disk,
         "RenewDiskLease" => renew_disk_lease,
         "CreateImageOfDisk" => create_image_of_disk,
+        "EraseDisk" => erase_disk,
+        "EraseSnapshot" => erase_snapshot,
+        "EraseImage" => erase_image,
         "FlattenDisk" => flatten_disk,
         "RekeyDisk" => rekey_disk,
         "SetDiskKey" => set_disk_key,
@@ -105,6 +108,27 @@ fn create_image_of_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> 
     };
     let image = api.disks.image_of_lent(caller, disk_id, &request)?;
     Ok(Answer::new().with("ImageId", image.image_id))
+}
+
+/// DeleteDisk that destroys the wrapped data keys first.
+fn erase_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let deletion = Deletion { erase: true, ..Deletion::default() };
+    api.disks.delete_with(caller, parameters.required("DiskId")?, deletion)?;
+    Ok(Answer::new())
+}
+
+fn erase_snapshot(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let force = parameters.boolean("Force")?.unwrap_or(false);
+    let deletion = Deletion { force, erase: true };
+    api.disks.delete_snapshot(caller, parameters.required("SnapshotId")?, deletion)?;
+    Ok(Answer::new())
+}
+
+fn erase_image(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let force = parameters.boolean("Force")?.unwrap_or(false);
+    let deletion = Deletion { force, erase: true };
+    api.disks.delete_image(caller, parameters.required("ImageId")?, deletion)?;
+    Ok(Answer::new())
 }
 
 fn flatten_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {

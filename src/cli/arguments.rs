@@ -250,11 +250,17 @@ pub enum DiskCommand {
     #[command(after_help = "Example:\n  sealdisk disk detach db")]
     Detach(DiskName),
     /// Delete a disk and its data
-    #[command(after_help = "Examples:\n  sealdisk disk delete db\n  sealdisk disk delete db --yes")]
+    #[command(
+        after_help = "Examples:\n  sealdisk disk delete db\n  sealdisk disk delete db --yes\n  \
+        sealdisk disk delete db --erase"
+    )]
     Delete {
         /// Which.
         #[command(flatten)]
         disk: DiskName,
+        /// Destroy the wrapped data keys of what goes with it, on record in the trail
+        #[arg(long)]
+        erase: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,

@@ -57,7 +57,7 @@ fn hint_for(code: &str) -> Option<&'static str> {
         "InvalidSnapshotId.NotFound" => "sealdisk snapshot list shows the snapshots there are",
         "InvalidImageId.NotFound" => "sealdisk image list shows the images there are",
         "InvalidJobId.NotFound" => "sealdisk job list shows the jobs there are",
-        "SnapshotCreatedDisk" | "SnapshotCreatedImage" => {
+        "SnapshotCreatedDisk" | "SnapshotCreatedImage" | "ImageUsedByDisk" => {
             "--force deletes it all the same; what was made of it keeps its data"
         }
         "IncorrectDiskStatus" => "sealdisk disk show DISK tells its status",

@@ -44,7 +44,7 @@ pub(super) fn run(command: ImageCommand, client: &Client, output: &Output) -> Re
             }
             show(&IMAGE.find(client, &id)?, client, output)
         }
-        ImageCommand::Delete { image, force, yes } => {
+        ImageCommand::Delete { image, force, erase, yes } => {
             let image = IMAGE.find(client, &image.image)?;
             let id = text(&image, "ImageId");
             if !yes {
@@ -52,7 +52,8 @@ pub(super) fn run(command: ImageCommand, client: &Client, output: &Output) -> Re
                 output.confirm(&format!("Delete image {id} {name}?"))?;
             }
             let force = force.to_string();
-            client.call(ECS, "DeleteImage", &[("ImageId", id), ("Force", &force)])?;
+            let (version, action) = if erase { (OWN, "EraseImage") } else { (ECS, "DeleteImage") };
+            client.call(version, action, &[("ImageId", id), ("Force", &force)])?;
             output.answer(&json!({"ImageId": id}), || format!("deleted {id}\n"))
         }
     }

@@ -144,7 +144,9 @@ fn delete_snapshot(
         output.confirm(&format!("Delete snapshot {id} {name} of {disk}?"))?;
     }
     let force = delete.force.to_string();
-    client.call(ECS, "DeleteSnapshot", &[("SnapshotId", id), ("Force", &force)])?;
+    let (version, action) =
+        if delete.erase { (OWN, "EraseSnapshot") } else { (ECS, "DeleteSnapshot") };
+    client.call(version, action, &[("SnapshotId", id), ("Force", &force)])?;
     output.answer(&json!({"SnapshotId": id}), || format!("deleted {id}\n"))
 }
 

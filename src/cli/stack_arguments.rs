@@ -33,7 +33,8 @@ pub enum SnapshotCommand {
     Set(SetSnapshot),
     /// Delete a snapshot; disks made from it keep their data
     #[command(after_help = "Examples:\n  sealdisk snapshot delete daily\n  \
-        sealdisk snapshot delete daily --yes --force")]
+        sealdisk snapshot delete daily --yes --force\n  \
+        sealdisk snapshot delete daily --erase")]
     Delete(DeleteSnapshot),
     /// Copy a snapshot, under another key if one is named
     #[command(after_help = "Examples:\n  \
@@ -118,6 +119,9 @@ pub struct DeleteSnapshot {
     /// Even if disks were made from it
     #[arg(long)]
     pub force: bool,
+    /// Destroy the wrapped data keys of what goes with it, on record in the trail
+    #[arg(long)]
+    pub erase: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
@@ -224,6 +228,9 @@ pub enum ImageCommand {
         /// Even if disks were made from it
         #[arg(long)]
         force: bool,
+        /// Destroy the wrapped data keys of what goes with it, on record in the trail
+        #[arg(long)]
+        erase: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,

@@ -1,6 +1,8 @@
 //! Disks that are lent: what becomes of one that an image was written to.
 
-use crate::catalog::{DiskStatus, ImageRecord};
+use std::time::Duration;
+
+use crate::catalog::{DiskFilter, DiskStatus, ImageRecord, Page};
 use crate::ram::Caller;
 use crate::trail::ResourceType;
 
@@ -9,6 +11,9 @@ use super::{ControlError, CreateImage, CreateSnapshot, Deletion};
 
 /// Days that the snapshot on the way to an image is kept if the daemon dies between the two.
 const FORGOTTEN_AFTER_DAYS: u32 = 1;
+
+/// Shortest time between two looks at leases.
+const LEASE_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Disks {
     /// Makes an image of a disk with a lease, `request.snapshot_id` aside, and deletes the disk.
@@ -54,6 +59,21 @@ impl Disks {
             tracing::warn!(disk = %disk_id, %error, "what an image was made of stays for a while");
         }
         Ok(image)
+    }
+
+    /// How long until the next lease ends, `at_most` at most; where the catalog fails, that long.
+    pub(super) fn time_to_next_lease(&self, at_most: Duration) -> Duration {
+        let now = self.parts.clock.now();
+        let soon = Some(now.plus(at_most));
+        let filter = DiskFilter { lease_ended_at: soon, ..DiskFilter::default() };
+        let lent = self.parts.catalog.disks(&filter, Page::ALL);
+        let lent = lent.map(|listed| listed.items).unwrap_or_default();
+        let ends = lent.iter().filter_map(|disk| disk.lease_ends).map(|ends| {
+            let millis = ends.unix_millis().saturating_sub(now.unix_millis());
+            // What is due and could not be done is not tried in a circle.
+            Duration::from_millis(u64::try_from(millis).unwrap_or(0)).max(LEASE_PATIENCE)
+        });
+        ends.min().unwrap_or(at_most).min(at_most)
     }
 
     /// Whether there is such a disk and it is not encrypted.
