@@ -125,17 +125,9 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let layers = config.data_dir.join("layers");
     process::make_private_dir(&layers)?;
     let metrics = install_metrics()?;
-    let Foundation {
-        clock,
-        entropy,
-        catalog,
-        account,
-        root,
-        root_key_created,
-        is_new,
-        trail,
-        caller,
-    } = Foundation::lay(config)?;
+    let foundation = Foundation::lay(config)?;
+    let Foundation { clock, entropy, catalog, account, root, trail, caller, .. } = foundation;
+    let Foundation { root_key_created, is_new, .. } = foundation;
     let ram = Arc::new(Ram::new(RamParts {
         catalog: Arc::clone(&catalog),
         clock: Arc::clone(&clock),

@@ -14,8 +14,14 @@
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
-//! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
-//! `permission.rs` asks whether they may.
+//! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`]
+//! (a data key leaves the house). `permission.rs` asks whether they may.
+//!
+//! The life of its layers: [`snapshot`], [`image`], [`create`] (over them), [`copy`], [`renew`] (a
+//! fresh key, another key, none below), [`resize`], [`reset`], `layers.rs` (files come and go),
+//! `opening.rs`, [`difference`]. What takes long is a [`job`]: `job_run.rs` works on it,
+//! `job_finish.rs` ends it, [`job_threads`] and `upkeep.rs` see to it that somebody does.
+//! `order.rs` and `open_table.rs` say who may at what time.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,7 +45,8 @@ pub mod flush;
 pub mod image;
 pub mod job;
 mod job_finish;
-pub mod job_run;
+mod job_run;
+pub mod job_threads;
 mod layers;
 pub mod modify;
 mod open_table;
@@ -75,7 +82,7 @@ pub use create::{CreateDisk, Source};
 pub use difference::Difference;
 pub use image::{CreateImage, ImageChange};
 pub use job::JobCommand;
-pub use job_run::StackSettings;
+pub use job_threads::StackSettings;
 pub use modify::DiskChange;
 pub use performance::PerformanceChange;
 pub use recover::Recovery;
