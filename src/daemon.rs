@@ -15,17 +15,15 @@ use crate::api::{Api, Endpoints, Gate};
 use crate::clock::{Clock, Entropy};
 use crate::config::{Config, Mode};
 use crate::disk::space::SpaceWatch;
-use crate::disk::{Disks, DisksParts, Recovery, StackSettings};
-use crate::kms::remote::RemoteKms;
+use crate::disk::{Disks, Recovery};
 use crate::kms::root::Root;
-use crate::kms::{Account, DataKeys, Kms, KmsParts, Swept};
+use crate::kms::{Account, Kms, Swept};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
 use crate::nbd::server::{Server, Settings};
-use crate::ram::{Caller, Ram, RamParts};
+use crate::ram::{Caller, Ram};
 use crate::secret::{self, Protection};
-use crate::storage::store::FileStore;
 use crate::trail::Trail;
 
 mod access_key;
@@ -33,6 +31,7 @@ mod error;
 mod faces;
 mod foundation;
 mod process;
+mod services;
 mod space;
 
 pub use error::DaemonError;
@@ -40,6 +39,8 @@ use faces::Faces;
 use foundation::Foundation;
 use process::Wish;
 pub use process::take_data_dir;
+pub use services::Offline;
+use services::Services;
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
@@ -122,40 +123,11 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
 
 fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let lock = process::take_data_dir(&config.data_dir)?;
-    let layers = config.data_dir.join("layers");
-    process::make_private_dir(&layers)?;
     let metrics = install_metrics()?;
-    let foundation = Foundation::lay(config)?;
-    let Foundation { clock, entropy, catalog, account, root, trail, caller, .. } = foundation;
-    let Foundation { root_key_created, is_new, .. } = foundation;
-    let ram = Arc::new(Ram::new(RamParts {
-        catalog: Arc::clone(&catalog),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        key: root.ram_key(),
-        account_id: config.account_id.clone(),
-    }));
-    let access_key = first_start(config, (&*ram, &*trail), (is_new, &caller))?;
-    let kms = Arc::new(Kms::open(KmsParts {
-        catalog: Arc::clone(&catalog),
-        trail: Arc::clone(&trail),
-        ram: Arc::clone(&ram),
-        sealing_key: root.sealing_key(),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        account: account.clone(),
-    })?);
-    let disks = Arc::new(Disks::new(DisksParts {
-        catalog,
-        trail: Arc::clone(&trail),
-        kms: data_keys(config, &kms, (&clock, &entropy))?,
-        ram: Arc::clone(&ram),
-        store: Arc::new(FileStore::new(&layers)),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        account: account.clone(),
-        stack: StackSettings::default(),
-    }));
+    let base = Foundation::lay(config)?;
+    let Services { ram, kms, disks } = Services::build(config, &base)?;
+    let Foundation { clock, entropy, account, root, root_key_created, trail, caller, .. } = base;
+    let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
     let recovery = disks.recover(&caller)?;
     report(&recovery);
     disks.start_jobs().map_err(DaemonError::Start)?;
@@ -184,29 +156,13 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     Ok((house, ready))
 }
 
-/// The KMS of the disks: the one in the house, or the one on another host.
-fn data_keys(
-    config: &Config,
-    kms: &Arc<Kms>,
-    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
-) -> Result<Arc<dyn DataKeys>, DaemonError> {
-    let Some(remote) = &config.remote_kms else { return Ok(Arc::clone(kms) as _) };
-    let remote = RemoteKms::new(remote, Arc::clone(clock), Arc::clone(entropy));
-    Ok(Arc::new(remote.map_err(DaemonError::RemoteKms)?))
-}
-
-/// What an account has from its beginning: the role of the disk service, and in development an
-/// access key of the owner. In production the owner makes access keys over the unix socket, and
-/// nothing writes them down.
-fn first_start(
+/// In development an access key of the owner. In production the owner makes access keys over the
+/// unix socket, and nothing writes them down.
+fn first_access_key(
     config: &Config,
     (ram, trail): (&Ram, &Trail),
-    (is_new, caller): (bool, &Caller),
+    caller: &Caller,
 ) -> Result<Option<PathBuf>, DaemonError> {
-    if is_new {
-        // As if the owner had consented in the console: the role may be deleted and made again.
-        ram.grant_ecs_role()?;
-    }
     match config.mode {
         Mode::Development => {
             access_key::write_first((ram, trail, &config.region), caller, &config.data_dir)

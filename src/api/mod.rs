@@ -57,6 +57,7 @@ mod tests;
 
 pub use gate::{Admitted, Gate};
 pub use listen::{serve_http, serve_https, serve_unix};
+pub use own::finding_shown;
 pub use tls::{Tls, TlsError};
 
 /// Version of the product that holds what the cloud does not have (`CreateLocalDisk`,

@@ -8,6 +8,8 @@ use crate::units::ByteCount;
 
 use super::ControlError;
 use super::create::Source;
+use super::rebuild::RebuildReport;
+use super::rewrap::RewrapReport;
 use super::snapshot::Deletion;
 
 /// Why something was refused, for the trail.
@@ -144,6 +146,44 @@ pub(super) fn performance_modified(actor: Actor, disk: &DiskRecord) -> Event {
         .request("Cache", disk.cache.as_str())
         .request("IopsLimit", disk.limits.iops.unwrap_or(0))
         .request("BytesPerSecondLimit", disk.limits.bytes_per_second.unwrap_or(0))
+}
+
+/// `CheckLayers`.
+pub(super) fn layers_checked(actor: Actor, repair: bool) -> Event {
+    let event = Event::new(Service::Ecs, "CheckLayers", actor).request("Repair", repair);
+    if repair { event } else { event.read_only() }
+}
+
+/// `RebuildCatalog`: what it brought back.
+pub(super) fn catalog_rebuilt(actor: Actor, report: Option<&RebuildReport>) -> Event {
+    let event = Event::new(Service::Ecs, "RebuildCatalog", actor);
+    let Some(report) = report else { return event };
+    let mut event = event
+        .response("Layers", report.layers)
+        .response("Refreshed", report.refreshed)
+        .response("Snapshots", report.snapshots.len())
+        .response("Images", report.images.len());
+    let disks = report.disks.iter().map(|disk| disk.disk_id.clone());
+    let disks: Vec<String> = disks.chain(report.moved.iter().cloned()).collect();
+    for disk in &disks {
+        event = event.resource(ResourceType::Disk, disk);
+    }
+    event.response("DiskIds", disks.join(","))
+}
+
+/// `RewrapKey`.
+pub(super) fn key_rewrapped(actor: Actor, key: &str) -> Event {
+    Event::new(Service::Ecs, "RewrapKey", actor)
+        .resource(ResourceType::Key, key)
+        .request("KeyId", key)
+}
+
+/// What rewrapping did.
+pub(super) fn rewrapped(event: Event, report: &RewrapReport) -> Event {
+    event
+        .response("Rewrapped", report.rewrapped)
+        .response("Newest", report.newest)
+        .response("Failed", report.failed.len())
 }
 
 /// `DescribeDisks`.

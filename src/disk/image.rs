@@ -71,6 +71,7 @@ impl Disks {
             let mut change = vec![StackOperation::InsertImage(image.clone()).into()];
             change.extend(put_tags(TaggedType::Image, &image.image_id, &request.tags));
             self.apply_recorded(&change, &event)?;
+            self.note_names(&image.layer_id);
             Ok(image)
         })
     }
@@ -112,6 +113,7 @@ impl Disks {
             let event = audit::thing_event(self.actor(caller), "ModifyImageAttribute", thing);
             let update = StackOperation::UpdateImage(image.clone());
             self.apply_recorded(&[update.into()], &event)?;
+            self.note_names(&image.layer_id);
             Ok(image)
         })
     }
@@ -150,7 +152,9 @@ impl Disks {
             if deletion.erase {
                 change.push(condemned(self.layer_record(&image.layer_id)?).into());
             }
-            self.apply_recorded(&change, &event)
+            self.apply_recorded(&change, &event)?;
+            self.note_names(&image.layer_id);
+            Ok(())
         })?;
         self.sweep(caller);
         self.plan_merges();

@@ -12,7 +12,7 @@ use crate::catalog::{
     Page, SnapshotRecord, SnapshotStatus, StackOperation,
 };
 use crate::clock::random_uuid;
-use crate::layer::{self, Envelope, LayerHeader, LayerSpec};
+use crate::layer::{self, LayerHeader, LayerSpec};
 use crate::ram::Caller;
 use crate::trail::EventKind;
 
@@ -154,34 +154,9 @@ impl Disks {
         target: &LayerRecord,
         changed: &LayerRecord,
     ) -> Result<LayerHeader, ControlError> {
-        let name = &target.file_name;
-        let storage =
-            self.parts.store.open_frozen(name).map_err(|error| self.on_storage(name, error))?;
-        let header = layer::read_header(&*storage).map_err(|error| self.on_layer(name, error))?;
         let parent = changed.parent.as_deref().map(uuid_of).transpose()?;
-        if header.spec.parent == parent && header.spec.size == changed.size {
-            return Ok(header);
-        }
-        super::layers::belongs(&header, target)?;
-        let spec = LayerSpec { parent, size: changed.size, ..header.spec.clone() };
-        let envelope = match &header.envelope {
-            None => None,
-            Some(old) => {
-                let (from, to) = (header.spec.encryption_context(), spec.encryption_context());
-                let (ecs, kms) = (self.as_ecs(caller), &self.parts.kms);
-                let wrapped = kms.re_encrypt(&ecs, (&old.wrapped, &from), &old.key_id, &to);
-                let file = self.parts.store.locate(name);
-                let wrapped =
-                    wrapped.map_err(|error| self.unusable_key(error, &old.key_id, &file))?;
-                Some(Envelope {
-                    key_id: wrapped.key_id,
-                    key_version: wrapped.key_version,
-                    wrapped: wrapped.blob,
-                })
-            }
-        };
-        layer::reheader(&*storage, &header, &spec, envelope.as_ref(), &*self.parts.entropy)
-            .map_err(|error| self.on_layer(name, error))
+        let size = changed.size;
+        self.reheader_layer(caller, target, |spec| LayerSpec { parent, size, ..spec.clone() })
     }
 
     /// What the header of a layer says it is, as it lies there.

@@ -102,7 +102,8 @@ impl Disks {
         let name = &record.file_name;
         let storage =
             self.parts.store.create(name).map_err(|error| self.on_storage(name, error))?;
-        layer::format(&*storage, &spec, sealed, &*self.parts.entropy)
+        let names = self.name_of_owner(&record.owner)?;
+        layer::format_named(&*storage, &spec, sealed, &names, &*self.parts.entropy)
             .map_err(|error| self.on_layer(name, error))?;
         self.parts.store.sync_names().map_err(|error| self.on_storage(name, error))?;
         Ok(data_key.map(|key| key.plaintext))

@@ -15,7 +15,10 @@
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
 //! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`]
-//! (a data key leaves the house). `permission.rs` asks whether they may.
+//! (a data key leaves the house), `headers.rs` (headers changed in place), [`rewrap`] (data keys
+//! under the newest version of their KMS key), [`key_scope`] (how much a data key has encrypted),
+//! [`check`] (the catalog against the layers), [`rebuild`] (the catalog from the layers).
+//! `permission.rs` asks whether they may.
 //!
 //! The life of its layers: [`snapshot`], [`image`], [`create`] (over them), [`copy`], [`renew`] (a
 //! fresh key, another key, none below), [`resize`], [`reset`], `layers.rs` (files come and go),
@@ -37,16 +40,19 @@ pub mod attach;
 pub mod attachment;
 mod audit;
 pub mod break_glass;
+pub mod check;
 pub mod control_error;
 pub mod copy;
 pub mod create;
 pub mod difference;
 pub mod flush;
+mod headers;
 pub mod image;
 pub mod job;
 mod job_finish;
 mod job_run;
 pub mod job_threads;
+pub mod key_scope;
 mod layers;
 pub mod modify;
 mod open_table;
@@ -57,11 +63,14 @@ mod permission;
 pub mod pull;
 pub mod range_lock;
 pub mod read;
+pub mod rebuild;
+mod rebuild_plan;
 pub mod recover;
 pub mod registry;
 pub mod renew;
 pub mod reset;
 pub mod resize;
+pub mod rewrap;
 pub mod snapshot;
 pub mod space;
 pub mod stack;

@@ -61,6 +61,7 @@ impl Disks {
             event = event.request("DiskName", name.as_str());
         }
         self.change(&before, &after, || self.parts.trail.record(&event))?;
+        self.note_names(&after.top_layer);
         Ok(after)
     }
 }

@@ -53,6 +53,8 @@ pub struct Disks {
     pub(super) attached: RwLock<HashMap<String, Arc<Attachment>>>,
     /// Held from the catalog's change to that of the open disk, where limits are in question.
     pub(super) performance: Mutex<()>,
+    /// Held by whoever changes a header, so that two changes do not meet in one file.
+    pub(super) headers: Mutex<()>,
     pub(super) stack: StackControl,
 }
 
@@ -60,7 +62,8 @@ impl Disks {
     /// The disks in the catalog; nothing is attached yet, see [`Disks::recover`].
     pub fn new(parts: DisksParts) -> Self {
         let (attached, performance) = (RwLock::default(), Mutex::new(()));
-        Self { parts, attached, performance, stack: StackControl::default() }
+        let headers = Mutex::new(());
+        Self { parts, attached, performance, headers, stack: StackControl::default() }
     }
 
     /// Disks that meet `filter`, newest first. Those on their way out are not shown.

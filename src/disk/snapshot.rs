@@ -133,6 +133,7 @@ impl Disks {
         };
         let settled = SnapshotRecord { status, ..snapshot };
         self.apply([StackOperation::UpdateSnapshot(settled.clone())])?;
+        self.note_names(&old.layer_id);
         self.stack.runner.nudge();
         outcome.map(|()| settled)
     }
@@ -276,6 +277,7 @@ impl Disks {
             let event = audit::thing_event(self.actor(caller), "ModifySnapshotAttribute", thing);
             let update = StackOperation::UpdateSnapshot(snapshot.clone());
             self.apply_recorded(&[update.into()], &event)?;
+            self.note_names(&snapshot.layer_id);
             Ok(snapshot)
         })
     }
@@ -324,7 +326,9 @@ impl Disks {
         if deletion.erase {
             change.push(condemned(self.layer_record(&snapshot.layer_id)?).into());
         }
-        self.apply_recorded(&change, &event)
+        self.apply_recorded(&change, &event)?;
+        self.note_names(&snapshot.layer_id);
+        Ok(())
     }
 
     fn check_unused(&self, snapshot: &SnapshotRecord) -> Result<(), ControlError> {

@@ -1,8 +1,8 @@
 //! Headers to and from storage: a new layer, reading, updating.
 
 use super::header::make_digest;
-use super::token;
-use super::{DATA_OFFSET, Envelope, LayerError, LayerHeader, LayerSpec};
+use super::{DATA_OFFSET, Envelope, LayerError, LayerHeader, LayerName, LayerSpec};
+use super::{names, token};
 use crate::clock::Entropy;
 use crate::crypto::xts::{Cipher, DATA_KEY_BYTES};
 use crate::luks2::{
@@ -24,6 +24,20 @@ pub fn format(
     sealed: Option<(&Envelope, &Secret)>,
     entropy: &dyn Entropy,
 ) -> Result<(), LayerError> {
+    format_named(storage, spec, sealed, &[], entropy)
+}
+
+/// As [`format()`], for a layer that has names from the beginning.
+///
+/// # Errors
+/// As [`format()`].
+pub fn format_named(
+    storage: &dyn Storage,
+    spec: &LayerSpec,
+    sealed: Option<(&Envelope, &Secret)>,
+    given_names: &[LayerName],
+    entropy: &dyn Entropy,
+) -> Result<(), LayerError> {
     spec.check()?;
     let have = storage.len()?;
     if have != ByteCount::ZERO {
@@ -42,6 +56,7 @@ pub fn format(
     let mut header = spec.luks_header(digest);
     let envelope = sealed.map(|(envelope, _)| envelope);
     token::put(&mut header.metadata.tokens, token::encode(spec, envelope));
+    names::put(&mut header.metadata.tokens, given_names);
     // Whatever is written must be readable again: no layer is made that cannot be opened.
     interpret(Parsed { header: header.clone(), condition: Condition::Sound })?;
     storage.set_len(spec.file_len())?;

@@ -55,8 +55,9 @@ pub trait LayerStore: Send + Sync + fmt::Debug {
         cache: PageCache,
     ) -> Result<Arc<dyn Storage>, StorageError>;
 
-    /// An existing layer that is frozen: to read, to fill what is absent in it, to rewrite its
-    /// header. Any number at a time; who fills is the caller's to order.
+    /// An existing layer to read, to fill where something is absent, to rewrite its header: any
+    /// number at a time, beside its one writer, who touches data alone. The caller orders those
+    /// who change the same place.
     fn open_frozen(&self, name: &str) -> Result<Arc<dyn Storage>, StorageError>;
 
     /// An existing layer to read.
