@@ -61,7 +61,7 @@ impl Disk {
             down => {
                 let member = &stack.below[down - 1];
                 let outcome = member.flush();
-                if outcome.is_err() && !member.is_settled.load(Ordering::Acquire) {
+                if outcome.is_err() && !member.is_settled() {
                     self.flush_state.lose();
                 }
                 outcome
@@ -71,11 +71,12 @@ impl Disk {
 }
 
 impl Stack {
-    /// Flushes what clients may have written to: the top, and those that were the top until then.
+    /// Flushes what clients rely on: the top, those that were the top since they were opened, and
+    /// those that let go of units.
     fn flush(&self) -> Result<(), DiskError> {
         self.top.flush()?;
         for member in &self.below {
-            if !member.is_settled.load(Ordering::Acquire) {
+            if !member.is_settled() {
                 member.flush()?;
             }
         }
@@ -85,6 +86,7 @@ impl Stack {
 
 impl Member {
     fn flush(&self) -> Result<(), DiskError> {
+        let changes = self.changes();
         let outcome = self.layer.flush();
         if outcome.is_err() {
             self.is_doubtful.store(true, Ordering::Release);
@@ -92,7 +94,7 @@ impl Member {
         if self.is_doubtful.load(Ordering::Acquire) {
             return Err(outcome.err().map_or(DiskError::FlushLost, DiskError::from));
         }
-        self.is_settled.store(true, Ordering::Release);
+        self.settle(changes);
         Ok(())
     }
 }

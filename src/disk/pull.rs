@@ -123,11 +123,12 @@ impl Disk {
             let _guard = self.locks.write_unseen(from, step);
             let stack = self.stack.load();
             let (low, high) = between.positions(&stack)?;
-            for position in low + 1..high {
-                if let Place::Below(layer) = stack.at(position) {
-                    let held = layer.units().saturating_sub(from.get()).min(step);
-                    layer.release_units(from, held)?;
-                }
+            for member in stack.members(low + 1..high) {
+                // A hole that is made above this one must not uncover it again after power loss:
+                // so whoever flushes the disk flushes this, too.
+                member.unsettle();
+                let held = member.layer.units().saturating_sub(from.get()).min(step);
+                member.layer.release_units(from, held)?;
             }
             done += step;
         }

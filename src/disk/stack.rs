@@ -12,8 +12,9 @@
 //! locks: nobody touches storage through a stack that was swapped out.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use uuid::Uuid;
 
@@ -94,25 +95,50 @@ impl std::error::Error for StackError {}
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) layer: Arc<Layer<Frozen>>,
-    /// What clients wrote to it while it was the top survives power loss.
-    pub(super) is_settled: AtomicBool,
-    /// A flush of it failed: what was pulled into it may be lost.
+    /// Changes of it that clients rely on.
+    changes: AtomicU64,
+    /// As many of them survive power loss.
+    settled: AtomicU64,
+    /// A flush of it failed: what it should have kept may be lost.
     pub(super) is_doubtful: AtomicBool,
 }
 
 impl Member {
-    fn new(layer: Arc<Layer<Frozen>>, is_settled: bool) -> Arc<Self> {
-        let is_settled = AtomicBool::new(is_settled);
-        Arc::new(Self { layer, is_settled, is_doubtful: AtomicBool::new(false) })
+    fn new(layer: Arc<Layer<Frozen>>, changes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            layer,
+            changes: AtomicU64::new(changes),
+            settled: AtomicU64::new(0),
+            is_doubtful: AtomicBool::new(false),
+        })
     }
 
     fn under(&self, header: LayerHeader) -> Result<Arc<Self>, LayerError> {
-        let copy = |flag: &AtomicBool| AtomicBool::new(flag.load(Ordering::Acquire));
-        Ok(Arc::new(Self {
-            layer: Arc::new(self.layer.with_header(header)?),
-            is_settled: copy(&self.is_settled),
-            is_doubtful: copy(&self.is_doubtful),
-        }))
+        let member = Self::new(Arc::new(self.layer.with_header(header)?), self.changes());
+        member.settled.store(self.settled.load(Ordering::Acquire), Ordering::Release);
+        let is_doubtful = self.is_doubtful.load(Ordering::Acquire);
+        member.is_doubtful.store(is_doubtful, Ordering::Release);
+        Ok(member)
+    }
+
+    /// A number to give to [`Member::settle`] after a flush that begins afterwards.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// It is about to change in a way that the next flush has to cover.
+    pub(super) fn unsettle(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A flush has covered `changes`.
+    pub(super) fn settle(&self, changes: u64) {
+        self.settled.fetch_max(changes, Ordering::AcqRel);
+    }
+
+    /// Whether no flush has to cover it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire) >= self.changes()
     }
 }
 
@@ -217,6 +243,11 @@ impl Stack {
         (position + 1..=self.depth()).rev().map(|position| self.at(position))
     }
 
+    /// The layers at `positions`, all of them below the top.
+    pub(super) fn members(&self, positions: Range<usize>) -> &[Arc<Member>] {
+        &self.below[self.depth() - positions.end..self.depth() - positions.start]
+    }
+
     /// All layers below the top.
     pub(super) fn parents(&self) -> impl Iterator<Item = Place<'_>> {
         self.below.iter().map(|member| Place::Below(&*member.layer))
@@ -293,7 +324,7 @@ impl Disk {
     /// # Errors
     /// Layers that do not stand on each other as their headers say.
     pub fn over(top: Layer<Writable>, below: Vec<Arc<Layer<Frozen>>>) -> Result<Self, StackError> {
-        let below = below.into_iter().map(|layer| Member::new(layer, true)).collect();
+        let below = below.into_iter().map(|layer| Member::new(layer, 0)).collect();
         Ok(Self::on(Stack::new(top, below, None)?))
     }
 
@@ -313,7 +344,7 @@ impl Disk {
         let _one = self.lock_changes();
         let old = self.stack.load_full();
         let frozen = Arc::new(old.top.as_frozen());
-        let first = Member::new(Arc::clone(&frozen), false);
+        let first = Member::new(Arc::clone(&frozen), 1);
         let below = std::iter::once(first).chain(old.below.iter().cloned()).collect();
         // The new top is empty, so what the map says holds on.
         self.swap(Stack::new(top, below, old.map.clone())?);
