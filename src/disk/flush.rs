@@ -61,7 +61,7 @@ impl Disk {
             down => {
                 let member = &stack.below[down - 1];
                 let outcome = member.flush();
-                if outcome.is_err() && !member.is_settled() {
+                if outcome.is_err() && !member.is_settled.load(Ordering::Acquire) {
                     self.flush_state.lose();
                 }
                 outcome
@@ -71,12 +71,11 @@ impl Disk {
 }
 
 impl Stack {
-    /// Flushes what clients rely on: the top, those that were the top since they were opened, and
-    /// those that let go of units.
+    /// Flushes what clients may have written to: the top, and those that were the top until then.
     fn flush(&self) -> Result<(), DiskError> {
         self.top.flush()?;
         for member in &self.below {
-            if !member.is_settled() {
+            if !member.is_settled.load(Ordering::Acquire) {
                 member.flush()?;
             }
         }
@@ -85,8 +84,8 @@ impl Stack {
 }
 
 impl Member {
+    /// Nothing is written to it while this runs, but what is pulled into it.
     fn flush(&self) -> Result<(), DiskError> {
-        let changes = self.changes();
         let outcome = self.layer.flush();
         if outcome.is_err() {
             self.is_doubtful.store(true, Ordering::Release);
@@ -94,7 +93,7 @@ impl Member {
         if self.is_doubtful.load(Ordering::Acquire) {
             return Err(outcome.err().map_or(DiskError::FlushLost, DiskError::from));
         }
-        self.settle(changes);
+        self.is_settled.store(true, Ordering::Release);
         Ok(())
     }
 }

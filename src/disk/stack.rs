@@ -14,7 +14,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use uuid::Uuid;
 
@@ -95,50 +95,32 @@ impl std::error::Error for StackError {}
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) layer: Arc<Layer<Frozen>>,
-    /// Changes of it that clients rely on.
-    changes: AtomicU64,
-    /// As many of them survive power loss.
-    settled: AtomicU64,
+    /// What clients wrote to it while it was the top survives power loss.
+    pub(super) is_settled: AtomicBool,
+    /// It let go of units, and power loss may bring them back.
+    pub(super) is_releasing: AtomicBool,
     /// A flush of it failed: what it should have kept may be lost.
     pub(super) is_doubtful: AtomicBool,
 }
 
 impl Member {
-    fn new(layer: Arc<Layer<Frozen>>, changes: u64) -> Arc<Self> {
+    fn new(layer: Arc<Layer<Frozen>>, is_settled: bool) -> Arc<Self> {
         Arc::new(Self {
             layer,
-            changes: AtomicU64::new(changes),
-            settled: AtomicU64::new(0),
+            is_settled: AtomicBool::new(is_settled),
+            is_releasing: AtomicBool::new(false),
             is_doubtful: AtomicBool::new(false),
         })
     }
 
     fn under(&self, header: LayerHeader) -> Result<Arc<Self>, LayerError> {
-        let member = Self::new(Arc::new(self.layer.with_header(header)?), self.changes());
-        member.settled.store(self.settled.load(Ordering::Acquire), Ordering::Release);
-        let is_doubtful = self.is_doubtful.load(Ordering::Acquire);
-        member.is_doubtful.store(is_doubtful, Ordering::Release);
-        Ok(member)
-    }
-
-    /// A number to give to [`Member::settle`] after a flush that begins afterwards.
-    pub(super) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
-    }
-
-    /// It is about to change in a way that the next flush has to cover.
-    pub(super) fn unsettle(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// A flush has covered `changes`.
-    pub(super) fn settle(&self, changes: u64) {
-        self.settled.fetch_max(changes, Ordering::AcqRel);
-    }
-
-    /// Whether no flush has to cover it.
-    pub(super) fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire) >= self.changes()
+        let copy = |flag: &AtomicBool| AtomicBool::new(flag.load(Ordering::Acquire));
+        Ok(Arc::new(Self {
+            layer: Arc::new(self.layer.with_header(header)?),
+            is_settled: copy(&self.is_settled),
+            is_releasing: copy(&self.is_releasing),
+            is_doubtful: copy(&self.is_doubtful),
+        }))
     }
 }
 
@@ -319,12 +301,15 @@ impl<'a> Place<'a> {
 }
 
 impl Disk {
-    /// A disk over its writable layer and the frozen ones that it stands on, nearest first.
+    /// A disk over its writable layer and the frozen ones that it stands on, nearest first. Those
+    /// are flushed: a process that was killed may have left something in them that power loss
+    /// would take back, and a hole above would show that.
     ///
     /// # Errors
-    /// Layers that do not stand on each other as their headers say.
-    pub fn over(top: Layer<Writable>, below: Vec<Arc<Layer<Frozen>>>) -> Result<Self, StackError> {
-        let below = below.into_iter().map(|layer| Member::new(layer, 0)).collect();
+    /// [`DiskError::Stack`] if they do not stand on each other as their headers say; the device's.
+    pub fn over(top: Layer<Writable>, below: Vec<Arc<Layer<Frozen>>>) -> Result<Self, DiskError> {
+        below.iter().try_for_each(|layer| layer.settle())?;
+        let below = below.into_iter().map(|layer| Member::new(layer, true)).collect();
         Ok(Self::on(Stack::new(top, below, None)?))
     }
 
@@ -344,7 +329,7 @@ impl Disk {
         let _one = self.lock_changes();
         let old = self.stack.load_full();
         let frozen = Arc::new(old.top.as_frozen());
-        let first = Member::new(Arc::clone(&frozen), 1);
+        let first = Member::new(Arc::clone(&frozen), false);
         let below = std::iter::once(first).chain(old.below.iter().cloned()).collect();
         // The new top is empty, so what the map says holds on.
         self.swap(Stack::new(top, below, old.map.clone())?);

@@ -186,7 +186,9 @@ impl Slot {
 
     fn open<S: State>(&self, parent: Option<u128>, power: &Arc<Power>) -> Layer<S> {
         let (inner, power) = (Arc::clone(&self.storage), Arc::clone(power));
-        open(Arc::new(Powered { inner, power }), self.id, parent, self.size)
+        let header = rewritten(&*inner, parent, self.size);
+        let storage = Arc::new(Powered { inner, power });
+        Layer::open(storage, header, Some(key_of(self.id))).expect("a layer")
     }
 
     /// All that is on storage.
@@ -196,10 +198,12 @@ impl Slot {
         bytes
     }
 
-    /// The unit `unit` as it is on storage.
-    pub fn ciphertext(&self, unit: u64) -> Vec<u8> {
-        let start = DATA_OFFSET.get() as usize + unit as usize * 4096;
-        self.bytes()[start..start + 4096].to_vec()
+    /// Makes sectors of a unit as if power loss had kept them from storage.
+    pub fn tear(&self, unit: u64, sectors: Range<u64>) {
+        let start = DATA_OFFSET.get() + unit * 4096 + sectors.start * SECTOR as u64;
+        let zeros = vec![0; (sectors.end - sectors.start) as usize * SECTOR];
+        let at = ByteOffset::new(start);
+        self.storage.write_at(at, &zeros, Durability::Volatile).expect("a write");
     }
 }
 
@@ -322,6 +326,11 @@ impl Scene {
             slot.storage = Arc::new(FaultyStorage::holding(image));
         }
         self.reopen();
+        self.adopt()
+    }
+
+    /// Takes over what the disk holds, if it is what it may hold.
+    pub fn adopt(&mut self) -> Result<(), String> {
         let found = self.read(0, self.size() as usize);
         self.model.survived(&found)?;
         self.check_snapshots()
@@ -385,7 +394,7 @@ impl Scene {
         let (start, count) = (ByteOffset::new(at), ByteCount::new(len));
         self.disk.trim(start, count, Durability::Volatile)?;
         for start in whole.step_by(unit as usize) {
-            let found = self.read(start, unit as usize);
+            let found = try_read(&self.disk, start, unit as usize)?;
             if found.iter().all(|byte| *byte == 0) {
                 self.model.put(start as usize, &found);
             }
@@ -412,12 +421,16 @@ fn assemble(slots: &[Slot], power: &Arc<Power>) -> Disk {
 }
 
 pub fn read(disk: &Disk, at: u64, len: usize) -> Vec<u8> {
+    try_read(disk, at, len).expect("a read")
+}
+
+fn try_read(disk: &Disk, at: u64, len: usize) -> Result<Vec<u8>, DiskError> {
     let span = disk.span(ByteOffset::new(at), len);
     // What was in a buffer before must never show.
     let mut data = vec![0xee; span.covered_bytes()];
     let mut present = Presence::new();
-    assert!(disk.read(&span, &mut data, &mut present, Waiting::Allowed).expect("a read"));
-    data[span.payload()].to_vec()
+    assert!(disk.read(&span, &mut data, &mut present, Waiting::Allowed)?, "waiting is allowed");
+    Ok(data[span.payload()].to_vec())
 }
 
 pub fn write(disk: &Disk, at: u64, bytes: &[u8], durability: Durability) -> Result<(), DiskError> {
