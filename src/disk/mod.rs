@@ -191,6 +191,8 @@ pub struct Disk {
     locks: RangeLocks,
     /// Held by whoever exchanges the stack.
     changes: Mutex<()>,
+    /// Held by whoever gives space of lower layers back.
+    releases: Mutex<()>,
     flush_state: FlushState,
     throttle: Throttle,
     pieces: Pieces,
@@ -226,6 +228,7 @@ impl Disk {
             stack: ArcSwap::from_pointee(stack),
             locks: RangeLocks::new(),
             changes: Mutex::new(()),
+            releases: Mutex::new(()),
             flush_state: FlushState::default(),
             throttle: Throttle::default(),
         }
