@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! mod.rs        the three actions, their answers, what a refusal means
+//! exchange.rs   request -> answer over any stream, its secrets wiped
 //! sign.rs       parameters -> form, headers, ACS3-HMAC-SHA256      pure
 //! transport.rs  one exchange: connect, TLS, send, read; tries again
 //! ```
@@ -27,6 +28,7 @@ use crate::ram::Caller;
 use crate::secret::Secret;
 
 mod error;
+pub(crate) mod exchange;
 mod sign;
 mod transport;
 

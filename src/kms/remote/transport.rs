@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::Request;
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
@@ -20,6 +18,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
 use super::RemoteError;
+use super::exchange::{Answer, exchange};
 use super::sign::{AccessKey, sign};
 use crate::clock::{Clock, Entropy, random_uuid};
 use crate::config::{self, KmsEndpoint};
@@ -55,11 +54,6 @@ struct Refusal {
     message: String,
     #[serde(default)]
     request_id: String,
-}
-
-struct Answer {
-    status: u16,
-    body: Zeroizing<Vec<u8>>,
 }
 
 impl Transport {
@@ -164,14 +158,13 @@ impl Transport {
         let address = (self.endpoint.host.as_str(), self.endpoint.port);
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let response = match &self.tls {
+        match &self.tls {
             Some((connector, name)) => {
-                send(connector.connect(name.clone(), stream).await?, request).await?
+                let stream = connector.connect(name.clone(), stream).await?;
+                exchange(stream, request, ANSWER_BYTES_MAX).await
             }
-            None => send(stream, request).await?,
-        };
-        let status = response.status().as_u16();
-        Ok(Answer { status, body: read_body(response).await? })
+            None => exchange(stream, request, ANSWER_BYTES_MAX).await,
+        }
     }
 }
 
@@ -186,30 +179,6 @@ fn may_pass(error: &RemoteError) -> bool {
         | RemoteError::NotAKms { .. }
         | RemoteError::NoDefaultKey { .. } => false,
     }
-}
-
-async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the answer; an error on it shows in the answer as well.
-    tokio::spawn(connection);
-    sender.send_request(request).await
-}
-
-async fn read_body(response: Response<Incoming>) -> Result<Zeroizing<Vec<u8>>, AnyError> {
-    // Room for all of it at once: growing would leave copies behind.
-    let mut kept = Zeroizing::new(Vec::with_capacity(ANSWER_BYTES_MAX));
-    let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if kept.len() + data.len() > ANSWER_BYTES_MAX {
-            return Err("the answer is too long".into());
-        }
-        kept.extend_from_slice(&data);
-    }
-    Ok(kept)
 }
 
 /// TLS that trusts the certificates in `ca_file`, or those this host trusts.
