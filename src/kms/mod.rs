@@ -18,6 +18,7 @@ use crate::secret::Secret;
 use crate::trail::{Actor, Trail};
 
 use material::{MaterialStore, SoftwareStore};
+use under_way::UsesUnderWay;
 
 mod account;
 mod aliases;
@@ -45,6 +46,7 @@ mod service;
 mod spec;
 pub mod state;
 mod tags;
+mod under_way;
 
 pub use call::Paging;
 pub use create::CreateKey;
@@ -137,6 +139,8 @@ pub struct Kms {
     account: Account,
     /// Held from reading a key to changing it, so that two changes do not overtake each other.
     changes: Mutex<()>,
+    /// What who takes a key away waits for.
+    uses: UsesUnderWay,
 }
 
 impl Kms {
@@ -150,8 +154,18 @@ impl Kms {
         let token_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/import-token/v1", 32);
         let software = SoftwareStore { material_key, entropy: Arc::clone(&entropy) };
         let stores: Vec<Box<dyn MaterialStore>> = vec![Box::new(software)];
-        let changes = Mutex::new(());
-        Ok(Self { catalog, trail, ram, stores, token_key, clock, entropy, account, changes })
+        Ok(Self {
+            catalog,
+            trail,
+            ram,
+            stores,
+            token_key,
+            clock,
+            entropy,
+            account,
+            changes: Mutex::new(()),
+            uses: UsesUnderWay::default(),
+        })
     }
 
     /// Whose keys these are.
