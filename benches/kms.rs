@@ -98,6 +98,7 @@ fn calls(criterion: &mut Criterion) {
         source: "unix:uid=0".into(),
         user_agent: "bench".into(),
         route: Route::LOCAL,
+        on_behalf_of: None,
     };
     let key = kms.create_key(&caller, &CreateKey::default()).expect("a key").key_id;
     let context: Context = [("disk".to_owned(), "d-1".to_owned())].into();

@@ -116,6 +116,7 @@ impl Api {
             request_id: origin.request_id,
             source: origin.peer.source.clone(),
             user_agent: origin.user_agent,
+            on_behalf_of: None,
         })
     }
 }

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use super::endpoint::{self, Endpoint};
 use super::failure::Failure;
-use crate::kms::remote::exchange::{Answer, exchange};
 pub(super) use crate::kms::remote::exchange::encode;
+use crate::kms::remote::exchange::{Answer, exchange};
 
 /// Time a call may take, fsyncs of the daemon included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);

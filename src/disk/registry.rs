@@ -259,7 +259,7 @@ impl Disks {
 
     /// The same call, in the name under which the disk service uses keys.
     pub(super) fn as_ecs(&self, caller: &Caller) -> Caller {
-        Caller::ecs(caller.request_id)
+        Caller::ecs_for(caller)
     }
 
     fn new_record(

@@ -95,11 +95,12 @@ impl RemoteKms {
 
     fn call<T>(
         &self,
+        caller: &Caller,
         action: &'static str,
         parameters: &[(&str, &str)],
         read: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<T, KmsError> {
-        let answer: Zeroizing<Vec<u8>> = self.transport.call(action, parameters)?;
+        let answer: Zeroizing<Vec<u8>> = self.transport.call(caller, action, parameters)?;
         let not_a_kms = || RemoteError::NotAKms { endpoint: self.transport.endpoint() };
         Ok(read(&answer).ok_or_else(not_a_kms)?)
     }
@@ -113,8 +114,8 @@ impl DataKeys for RemoteKms {
         Ok(self.find_key(caller, key)?.key_id)
     }
 
-    fn find_key(&self, _: &Caller, key: &str) -> Result<FoundKey, KmsError> {
-        self.call("DescribeKey", &[("KeyId", key)], |answer| {
+    fn find_key(&self, caller: &Caller, key: &str) -> Result<FoundKey, KmsError> {
+        self.call(caller, "DescribeKey", &[("KeyId", key)], |answer| {
             let Described { key_metadata } = serde_json::from_slice(answer).ok()?;
             let state = KeyState::parse(&key_metadata.key_state)?;
             let is_symmetric = SYMMETRIC.iter().any(|kind| key_metadata.key_spec.starts_with(kind));
@@ -124,7 +125,7 @@ impl DataKeys for RemoteKms {
 
     fn generate_data_key(
         &self,
-        _: &Caller,
+        caller: &Caller,
         key_id: &str,
         bytes: usize,
         context: &Context,
@@ -135,7 +136,7 @@ impl DataKeys for RemoteKms {
             ("NumberOfBytes", number.as_str()),
             ("EncryptionContext", context.as_str()),
         ];
-        self.call("GenerateDataKey", &parameters, |answer| {
+        self.call(caller, "GenerateDataKey", &parameters, |answer| {
             let made: Made<'_> = serde_json::from_slice(answer).ok()?;
             let plaintext = decode(made.plaintext)?;
             let blob = STANDARD.decode(made.ciphertext_blob).ok()?;
@@ -149,11 +150,16 @@ impl DataKeys for RemoteKms {
         })
     }
 
-    fn decrypt(&self, _: &Caller, blob: &[u8], context: &Context) -> Result<Decrypted, KmsError> {
+    fn decrypt(
+        &self,
+        caller: &Caller,
+        blob: &[u8],
+        context: &Context,
+    ) -> Result<Decrypted, KmsError> {
         let (blob, context) = (STANDARD.encode(blob), as_json(context));
         let parameters =
             [("CiphertextBlob", blob.as_str()), ("EncryptionContext", context.as_str())];
-        self.call("Decrypt", &parameters, |answer| {
+        self.call(caller, "Decrypt", &parameters, |answer| {
             let opened: Opened<'_> = serde_json::from_slice(answer).ok()?;
             Some(Decrypted {
                 plaintext: decode(opened.plaintext)?,

@@ -74,10 +74,10 @@ pub(super) struct Signed {
     pub(super) body: String,
 }
 
-/// Signs `action` for `host`.
+/// Signs `action` for `host`; `agent` is what we say of ourselves.
 pub(super) fn sign(
     key: &AccessKey,
-    host: &str,
+    (host, agent): (&str, String),
     (action, parameters): (&'static str, &[(&str, &str)]),
     (now, nonce): (Timestamp, Uuid),
 ) -> Signed {
@@ -90,6 +90,7 @@ pub(super) fn sign(
     let mut headers = vec![
         ("content-type", FORM.to_owned()),
         ("host", host.to_owned()),
+        ("user-agent", agent),
         ("x-acs-action", action.to_owned()),
         ("x-acs-content-sha256", hex(&sha256(&[body.as_bytes()]))),
         ("x-acs-date", now.to_string()),
@@ -106,7 +107,6 @@ pub(super) fn sign(
     let authorization =
         format!("{ALGORITHM} Credential={},SignedHeaders={names},Signature={signature}", key.id);
     headers.push(("authorization", authorization));
-    headers.push(("user-agent", concat!("sealdisk/", env!("CARGO_PKG_VERSION")).to_owned()));
     Signed { headers, body }
 }
 

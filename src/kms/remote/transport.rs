@@ -23,6 +23,7 @@ use super::sign::{AccessKey, sign};
 use crate::clock::{Clock, Entropy, random_uuid};
 use crate::config::{self, KmsEndpoint};
 use crate::kms::KmsError;
+use crate::ram::Caller;
 
 /// Tries of one call.
 const TRIES: u32 = 4;
@@ -33,6 +34,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest answer that is read, in bytes: a blob of the longest data key and its envelope.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// For whom we call when nobody asked: after a restart disks are opened again.
+const SELF: &str = "sealdisk";
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -84,15 +88,16 @@ impl Transport {
         self.endpoint.to_string()
     }
 
-    /// Asks for `action`, up to [`TRIES`] times. Blocks; not from an async thread.
+    /// Asks for `action`, up to [`TRIES`] times, for `caller`. Blocks; not from an async thread.
     pub(super) fn call(
         &self,
+        caller: &Caller,
         action: &'static str,
         parameters: &[(&str, &str)],
     ) -> Result<Zeroizing<Vec<u8>>, KmsError> {
         let mut pause = PAUSE;
         for tried in 1.. {
-            let error = match self.try_once(action, parameters) {
+            let error = match self.try_once(caller, action, parameters) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -110,13 +115,15 @@ impl Transport {
 
     fn try_once(
         &self,
+        caller: &Caller,
         action: &'static str,
         parameters: &[(&str, &str)],
     ) -> Result<Zeroizing<Vec<u8>>, RemoteError> {
         // Signed anew for each try: a nonce is good for one.
         let moment = (self.clock.now(), random_uuid(self.entropy.as_ref()));
         let host = self.endpoint.authority();
-        let signed = sign(&self.access_key, &host, (action, parameters), moment);
+        let sender = (host.as_str(), agent_of(caller));
+        let signed = sign(&self.access_key, sender, (action, parameters), moment);
         let mut request = Request::post("/");
         for (name, value) in &signed.headers {
             request = request.header(*name, value);
@@ -166,6 +173,14 @@ impl Transport {
             None => exchange(stream, request, ANSWER_BYTES_MAX).await,
         }
     }
+}
+
+/// What the other host's trail shows beside our access key, which is the same for all: whose call
+/// of ours it was, and the id that our own trail has it under.
+fn agent_of(caller: &Caller) -> String {
+    let who = caller.on_behalf_of.as_deref().unwrap_or(SELF);
+    let version = env!("CARGO_PKG_VERSION");
+    format!("sealdisk/{version} (for {who}; request {})", caller.request_id)
 }
 
 /// Whether another try may do better.
