@@ -478,6 +478,7 @@ fn published(action: Action) -> &'static str {
         | GetPublicKey
         | DescribeAccountKmsStatus
         | OpenKmsService
+        | SetAccountStatus
         | ListKmsInstances => "++++",
     }
 }
@@ -536,6 +537,7 @@ fn every_operation_in_every_state() {
         GetPublicKey,
         DescribeAccountKmsStatus,
         OpenKmsService,
+        SetAccountStatus,
         ListKmsInstances,
     ];
     for action in all {

@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use super::{
     AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, Gate, KeyRecord, KeyVersionRecord,
-    LayerRecord, Listed, Operation, Page, RootRecord, TagFilter, TagRecord,
+    KmsStatus, LayerRecord, Listed, Operation, Page, RootRecord, TagFilter, TagRecord,
 };
 
 mod change;
@@ -29,8 +29,12 @@ mod row;
 
 pub use copy::read_root;
 
-/// Format of the tables below; a file with a greater one is refused.
-const FORMAT: u32 = 1;
+/// Format of the tables; a file with a greater one is refused, one with a lesser one is upgraded.
+const FORMAT: u32 = 2;
+/// Makes the tables of format 1.
+const TABLES: &str = include_str!("sqlite/tables.sql");
+/// What makes each format from the one before, from 2 on: nothing is lost, only added.
+const UPGRADES: [&str; FORMAT as usize - 1] = [include_str!("sqlite/to_format_2.sql")];
 /// `SLDK`: tells our file from any other SQLite database.
 const APPLICATION_ID: i32 = 0x534c_444b;
 /// How long a statement waits for another process's lock before the call fails.
@@ -186,6 +190,10 @@ impl Catalog for SqliteCatalog {
         self.read(question::root)
     }
 
+    fn kms_status(&self) -> Result<KmsStatus, CatalogError> {
+        self.read(question::kms_status)
+    }
+
     fn copy_to(&self, to: &Path) -> Result<(), CatalogError> {
         self.copy(to)
     }
@@ -268,6 +276,7 @@ fn check_or_create_format(path: &Path, writer: &mut Connection) -> Result<(), Ca
         .map_err(opening)?;
     if tables == 0 && format == 0 && application == 0 {
         return create_tables(&transaction)
+            .and_then(|()| upgrade(&transaction, 1))
             .and_then(|()| transaction.commit())
             .map_err(|error| failure(path, "creating its tables", Cause::Sqlite(error)));
     }
@@ -277,6 +286,10 @@ fn check_or_create_format(path: &Path, writer: &mut Connection) -> Result<(), Ca
     match u32::try_from(format) {
         Ok(FORMAT) => Ok(()),
         Ok(found) if found > FORMAT => Err(CatalogError::Newer { found, known: FORMAT }),
+        // Whole or not at all: a crash leaves the format it had.
+        Ok(found @ 1..) => upgrade(&transaction, found)
+            .and_then(|()| transaction.commit())
+            .map_err(|error| failure(path, "upgrading its tables", Cause::Sqlite(error))),
         _ => Err(failure(
             path,
             "reading its format",
@@ -286,8 +299,15 @@ fn check_or_create_format(path: &Path, writer: &mut Connection) -> Result<(), Ca
 }
 
 fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(include_str!("sqlite/tables.sql"))?;
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.execute_batch(TABLES)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)
+}
+
+/// From the format that was found, at least 1, to [`FORMAT`].
+fn upgrade(connection: &Connection, found: u32) -> rusqlite::Result<()> {
+    for step in &UPGRADES[found as usize - 1..] {
+        connection.execute_batch(step)?;
+    }
     connection.pragma_update(None, "user_version", FORMAT)
 }
 

@@ -124,7 +124,7 @@ impl Disks {
         check_limits(request.limits)?;
         let kms_key_id = match (request.encrypted, &request.kms_key) {
             (false, _) => None,
-            (true, None) => Some(self.parts.kms.default_key(&self.as_ecs(caller))?),
+            (true, None) => Some(self.default_key(caller)?),
             (true, Some(key)) => Some(self.usable_key(caller, key)?),
         };
         let disk = self.new_record(request, disk_id, kms_key_id);

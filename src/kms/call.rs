@@ -110,7 +110,7 @@ impl Kms {
             under_way: (action.class() == Class::Use).then(|| self.uses.begin()),
         };
         let begun = self.clock.monotonic();
-        let outcome = body(&mut call);
+        let outcome = self.check_standing(caller, action).and_then(|()| body(&mut call));
         let took = self.clock.monotonic().saturating_sub(begun);
         metrics::kms_call(action.as_str(), if outcome.is_ok() { "ok" } else { "refused" }, took);
         let event = match &outcome {

@@ -8,9 +8,9 @@
 //! The material of each key version is kept in the catalog, sealed. It is unwrapped for one use at
 //! a time and wiped after.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, KmsStatus};
 use crate::clock::{Clock, Entropy};
 use crate::crypto::kdf::hkdf_sha256;
 use crate::ram::{Caller, Ram, ServiceActsAs};
@@ -139,6 +139,8 @@ pub struct Kms {
     account: Account,
     /// Held from reading a key to changing it, so that two changes do not overtake each other.
     changes: Mutex<()>,
+    /// As the catalog has it.
+    standing: RwLock<KmsStatus>,
     /// What who takes a key away waits for.
     uses: UsesUnderWay,
 }
@@ -147,13 +149,14 @@ impl Kms {
     /// Opens the keys in `parts.catalog`.
     ///
     /// # Errors
-    /// None so far; a store of material that can fail to open will have some.
+    /// [`KmsError::Catalog`].
     pub fn open(parts: KmsParts) -> Result<Self, KmsError> {
         let KmsParts { catalog, trail, ram, sealing_key, clock, entropy, account } = parts;
         let material_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/material/v1", 32);
         let token_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/import-token/v1", 32);
         let software = SoftwareStore { material_key, entropy: Arc::clone(&entropy) };
         let stores: Vec<Box<dyn MaterialStore>> = vec![Box::new(software)];
+        let standing = RwLock::new(catalog.kms_status()?);
         Ok(Self {
             catalog,
             trail,
@@ -164,6 +167,7 @@ impl Kms {
             entropy,
             account,
             changes: Mutex::new(()),
+            standing,
             uses: UsesUnderWay::default(),
         })
     }

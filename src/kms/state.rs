@@ -54,6 +54,7 @@ pub enum Action {
     GetPublicKey,
     DescribeAccountKmsStatus,
     OpenKmsService,
+    SetAccountStatus,
     ListKmsInstances,
 }
 
@@ -192,6 +193,7 @@ impl Action {
             A::GetPublicKey => "GetPublicKey",
             A::DescribeAccountKmsStatus => "DescribeAccountKmsStatus",
             A::OpenKmsService => "OpenKmsService",
+            A::SetAccountStatus => "SetAccountStatus",
             A::ListKmsInstances => "ListKmsInstances",
         }
     }
