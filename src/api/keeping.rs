@@ -91,6 +91,7 @@ fn rotation_refused(error: KmsError) -> ApiError {
             | RootError::Io { .. }
             | RootError::NoCredential { .. }
             | RootError::PassphrasesDiffer
+            | RootError::NoAnswer
             | RootError::NoTerminal(_) => ApiError::new(500, "InternalFailure", error.to_string()),
         },
         error => unrecorded(error),
