@@ -48,8 +48,6 @@ pub enum KmsError {
     ExpiredImportToken,
     /// No KMS instance of this id.
     InstanceNotFound,
-    /// The KMS instance is there, and not ready: what stands behind it cannot be reached.
-    InstanceState,
     /// The account has not opened the service.
     ServiceNotEnabled,
     /// The account owes money.
@@ -147,7 +145,6 @@ impl KmsError {
             Self::InvalidImportToken => ("InvalidImportToken", 400),
             Self::ExpiredImportToken => ("ExpiredImportToken", 400),
             Self::InstanceNotFound => ("Forbidden.DKMSInstanceNotFound", 404),
-            Self::InstanceState => ("Forbidden.DKMSInstanceStateInvalid", 403),
             Self::ServiceNotEnabled => ("Forbidden.KmsServiceNotEnabled", 403),
             Self::InDebt => ("Forbidden.InDebt", 403),
             Self::InDebtOverdue => ("Forbidden.InDebtOverdue", 403),
@@ -189,7 +186,6 @@ impl KmsError {
             Self::InvalidImportToken => "The specified import token is not valid.",
             Self::ExpiredImportToken => "The specified import token has expired.",
             Self::InstanceNotFound => "The specified DKMSInstance is not found.",
-            Self::InstanceState => "The state of the specified DKMSInstance is not valid.",
             Self::ServiceNotEnabled => "The KMS service is not enabled for the current user.",
             Self::InDebt => "The current user is indebted.",
             Self::InDebtOverdue => "The current user is indebted, and overdue.",
