@@ -11,4 +11,5 @@ pub mod luks;
 pub mod needles;
 pub mod signer;
 pub mod softhsm;
+pub mod stores;
 pub mod tools;
