@@ -49,6 +49,9 @@ type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 /// The queue and who serves it.
 pub(super) struct Crew {
     queue: Mutex<Queue>,
+    /// A call waits.
+    ready: Condvar,
+    /// Who may work, or whether anybody may, is otherwise than it was.
     changed: Condvar,
     workers: usize,
     /// Workers in a call whose caller has given up.
@@ -88,15 +91,15 @@ impl Crew {
     pub(super) fn start(link: &Arc<Link>, workers: usize) -> std::io::Result<Arc<Self>> {
         let queue = Mutex::new(Queue { allowed: workers, ..Queue::default() });
         let hung = AtomicUsize::new(0);
-        let crew = Arc::new(Self { queue, changed: Condvar::new(), workers, hung });
+        let crew =
+            Arc::new(Self { queue, ready: Condvar::new(), changed: Condvar::new(), workers, hung });
         for number in 0..workers {
             let (crew, link) = (Arc::clone(&crew), Arc::clone(link));
             std::thread::Builder::new().name(format!("hsm-{number}")).spawn(move || {
                 let mut worker = Worker { link, session: None };
                 while let Some(job) = crew.next(number) {
                     job(&mut worker);
-                    lock(&crew.queue).running -= 1;
-                    crew.changed.notify_all();
+                    crew.finished();
                 }
                 worker.put_away();
             })?;
@@ -107,6 +110,7 @@ impl Crew {
     /// Lets only so many work.
     pub(super) fn allow(&self, workers: usize) {
         lock(&self.queue).allowed = workers.clamp(1, self.workers);
+        self.ready.notify_all();
         self.changed.notify_all();
     }
 
@@ -146,7 +150,7 @@ impl Crew {
             }
             queue.jobs.push_back(job);
         }
-        self.changed.notify_all();
+        self.ready.notify_one();
         ticket.wait(timeout, &self.hung)
     }
 
@@ -156,13 +160,22 @@ impl Crew {
             if queue.is_stopped {
                 return None;
             }
-            if number < queue.allowed
-                && let Some(job) = queue.jobs.pop_front()
-            {
+            let is_allowed = number < queue.allowed;
+            if is_allowed && let Some(job) = queue.jobs.pop_front() {
                 queue.running += 1;
                 return Some(job);
             }
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            // Who may not work must not be the one that is woken for a call.
+            let wake = if is_allowed { &self.ready } else { &self.changed };
+            queue = wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn finished(&self) {
+        let mut queue = lock(&self.queue);
+        queue.running -= 1;
+        if queue.is_stopped {
+            self.changed.notify_all();
         }
     }
 
@@ -171,6 +184,7 @@ impl Crew {
         let mut queue = lock(&self.queue);
         queue.is_stopped = true;
         queue.jobs.clear();
+        self.ready.notify_all();
         self.changed.notify_all();
         let _ = self.changed.wait_timeout_while(queue, timeout, |queue| queue.running > 0);
     }
