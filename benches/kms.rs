@@ -88,6 +88,7 @@ fn kms_in(folder: &std::path::Path) -> (Kms, Caller) {
         clock,
         entropy,
         account,
+        tokens: Vec::new(),
     });
     (kms.expect("a new KMS"), user)
 }

@@ -17,7 +17,7 @@ use crate::config::{Config, Mode};
 use crate::disk::{Disks, DisksParts, Recovery};
 use crate::kms::remote::RemoteKms;
 use crate::kms::root::Root;
-use crate::kms::{Account, DataKeys, Kms, KmsParts, Swept};
+use crate::kms::{DataKeys, Kms, KmsParts, Swept};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
@@ -32,12 +32,14 @@ mod error;
 mod faces;
 mod foundation;
 mod process;
+mod tokens;
 
 pub use error::DaemonError;
 use faces::Faces;
 use foundation::Foundation;
 use process::Wish;
 pub use process::take_data_dir;
+use tokens::{Hsms, Returning};
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
@@ -62,6 +64,8 @@ pub struct Ready {
     pub root_key_created: bool,
     /// File that tells the owner's access key; in development alone.
     pub access_key: Option<PathBuf>,
+    /// The configured tokens and how each is.
+    pub hsms: Vec<String>,
     /// How well keys in memory are kept.
     pub protection: Protection,
     /// What the last run left behind.
@@ -79,7 +83,8 @@ struct House {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     metrics: PrometheusHandle,
-    account: Account,
+    /// Who opens disks again when a token has come back.
+    returning: Returning,
     _lock: File,
 }
 
@@ -140,6 +145,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         account_id: config.account_id.clone(),
     }));
     let access_key = first_start(config, (&*ram, &*trail), (is_new, &caller))?;
+    let Hsms { tokens, back } = tokens::open(config, (&clock, &entropy), (&trail, &account))?;
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
@@ -148,6 +154,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
         account: account.clone(),
+        tokens,
     })?);
     let disks = Arc::new(Disks::new(DisksParts {
         catalog,
@@ -157,15 +164,15 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         store: Arc::new(FileStore::new(&layers)),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        account: account.clone(),
+        account,
     }));
-    let recovery = disks.recover(&caller)?;
-    report(&recovery);
+    let recovery = report(disks.recover(&caller)?);
     let ready = Ready {
         endpoints: configured(config),
         root_key: root.provider().place(),
         root_key_created,
         access_key,
+        hsms: tokens::shown(&kms),
         protection: secret::protection(),
         recovery,
     };
@@ -179,7 +186,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         clock,
         entropy,
         metrics,
-        account,
+        returning: Returning { back, caller },
         _lock: lock,
     };
     Ok((house, ready))
@@ -227,7 +234,7 @@ fn configured(config: &Config) -> Endpoints {
     }
 }
 
-fn report(recovery: &Recovery) {
+fn report(recovery: Recovery) -> Recovery {
     if recovery.removed > 0 {
         tracing::info!(
             disks = recovery.removed,
@@ -246,6 +253,7 @@ fn report(recovery: &Recovery) {
              allows; raise RLIMIT_MEMLOCK or boot with secretmem.enable=1"
         );
     }
+    recovery
 }
 
 fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
@@ -258,6 +266,12 @@ fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
         .and_then(|builder| {
             builder.set_buckets_for_metric(
                 buckets(metrics::KMS_SECONDS),
+                &metrics::LATENCY_BUCKETS_SECONDS,
+            )
+        })
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(
+                buckets(metrics::HSM_SECONDS),
                 &metrics::LATENCY_BUCKETS_SECONDS,
             )
         })
@@ -311,6 +325,8 @@ async fn serve_control_plane(
     timers.spawn(fold_metrics(house.metrics.clone()));
     timers.spawn(run_due(Arc::clone(&house.kms)));
     timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
+    timers.spawn(tokens::tend(Arc::clone(&house.kms)));
+    timers.spawn(tokens::reopen_disks(house.returning.clone(), Arc::clone(&house.disks)));
     announce(ready);
     while signals.wait().await == Wish::Reload {
         faces::reload(tls.as_deref());
@@ -376,8 +392,8 @@ fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Result
         trail: Arc::clone(&house.trail),
         clock: Arc::clone(&house.clock),
         entropy: Arc::clone(&house.entropy),
-        account_id: house.account.account_id.clone(),
-        region: house.account.region.clone(),
+        account_id: house.kms.account().account_id.clone(),
+        region: house.kms.account().region.clone(),
         endpoints,
         root: Arc::clone(&house.root),
         remote_kms: house.remote_kms.clone(),

@@ -528,6 +528,23 @@ fn a_newer_format_is_refused() {
     assert!(matches!(error, CatalogError::Newer { found: 99, known: 2 }), "{error:?}");
 }
 
+#[test]
+fn uses_of_a_key_version_are_reserved_by_who_saw_the_last_reservation() {
+    let scratch = tempfile::tempdir().unwrap();
+    let catalog = SqliteCatalog::open(&scratch.path().join("catalog.db")).unwrap();
+    must(&catalog, &[insert_key("k1")]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 0);
+    let reserve =
+        |seen, reserved| Operation::ReserveWraps { version_id: "k1-v1".into(), seen, reserved };
+    must(&catalog, &[reserve(0, 10)]);
+    let raced = catalog.apply(&[reserve(0, 20)], &mut || Ok(()));
+    assert!(matches!(raced, Err(CatalogError::Changed)), "{raced:?}");
+    must(&catalog, &[reserve(10, 20)]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 20);
+    must(&catalog, &[Operation::DeleteKey("k1".into())]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 0);
+}
+
 fn refused_by_name(path: &Path, word: &str) {
     match SqliteCatalog::open(path) {
         Err(error @ CatalogError::Database(_)) => {

@@ -7,7 +7,7 @@
 //! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts,
 //!                                                  ledger.rs remembers over restarts
 //! dispatch.rs (version, action) -> handler         one table
-//! kms*.rs ecs.rs actiontrail.rs own.rs keeping.rs  one small function an action
+//! kms*.rs ecs.rs actiontrail.rs own.rs hsm.rs …  one small function an action
 //! error.rs   domain error -> published code        the only such table
 //! format.rs  JSON or XML
 //! ```
@@ -34,6 +34,7 @@ mod ecs;
 pub mod error;
 mod format;
 mod gate;
+mod hsm;
 mod http;
 mod keeping;
 mod kms;

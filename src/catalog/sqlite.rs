@@ -26,15 +26,12 @@ mod copy;
 mod question;
 mod ram;
 mod row;
+mod upgrade;
 
 pub use copy::read_root;
 
 /// Format of the tables; a file with a greater one is refused, one with a lesser one is upgraded.
 const FORMAT: u32 = 2;
-/// Makes the tables of format 1.
-const TABLES: &str = include_str!("sqlite/tables.sql");
-/// What makes each format from the one before, from 2 on: nothing is lost, only added.
-const UPGRADES: [&str; FORMAT as usize - 1] = [include_str!("sqlite/to_format_2.sql")];
 /// `SLDK`: tells our file from any other SQLite database.
 const APPLICATION_ID: i32 = 0x534c_444b;
 /// How long a statement waits for another process's lock before the call fails.
@@ -77,7 +74,7 @@ impl SqliteCatalog {
         let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
             .and_then(prepare_writer)
             .map_err(|error| failure(path, "opening it", Cause::Sqlite(error)))?;
-        check_or_create_format(path, &mut writer)?;
+        upgrade::check_or_create_format(path, &mut writer)?;
         check_integrity(path, &writer)?;
         let idle_readers = Mutex::new(Vec::new());
         Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), idle_readers })
@@ -152,6 +149,10 @@ impl Catalog for SqliteCatalog {
         page: Page,
     ) -> Result<Listed<KeyVersionRecord>, CatalogError> {
         self.read(|reader| question::key_versions(reader, key_id, page))
+    }
+
+    fn reserved_wraps(&self, version_id: &str) -> Result<u64, CatalogError> {
+        self.read(|reader| question::reserved_wraps(reader, version_id))
     }
 
     fn key_policy(&self, key_id: &str) -> Result<Option<String>, CatalogError> {
@@ -262,53 +263,6 @@ fn prepare_writer(connection: Connection) -> rusqlite::Result<Connection> {
     // Destroyed material, sealed as it was, is not to be found in free pages.
     connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
     Ok(connection)
-}
-
-fn check_or_create_format(path: &Path, writer: &mut Connection) -> Result<(), CatalogError> {
-    let opening = |error| failure(path, "reading its format", Cause::Sqlite(error));
-    let transaction =
-        writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(opening)?;
-    let number = |pragma| transaction.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let format = number("user_version").map_err(opening)?;
-    let application = number("application_id").map_err(opening)?;
-    let tables: i64 = transaction
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(opening)?;
-    if tables == 0 && format == 0 && application == 0 {
-        return create_tables(&transaction)
-            .and_then(|()| upgrade(&transaction, 1))
-            .and_then(|()| transaction.commit())
-            .map_err(|error| failure(path, "creating its tables", Cause::Sqlite(error)));
-    }
-    if application != i64::from(APPLICATION_ID) {
-        return Err(failure(path, "reading its format", Cause::Foreign));
-    }
-    match u32::try_from(format) {
-        Ok(FORMAT) => Ok(()),
-        Ok(found) if found > FORMAT => Err(CatalogError::Newer { found, known: FORMAT }),
-        // Whole or not at all: a crash leaves the format it had.
-        Ok(found @ 1..) => upgrade(&transaction, found)
-            .and_then(|()| transaction.commit())
-            .map_err(|error| failure(path, "upgrading its tables", Cause::Sqlite(error))),
-        _ => Err(failure(
-            path,
-            "reading its format",
-            Cause::Damaged(format!("no sealdisk ever wrote format {format}")),
-        )),
-    }
-}
-
-fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(TABLES)?;
-    connection.pragma_update(None, "application_id", APPLICATION_ID)
-}
-
-/// From the format that was found, at least 1, to [`FORMAT`].
-fn upgrade(connection: &Connection, found: u32) -> rusqlite::Result<()> {
-    for step in &UPGRADES[found as usize - 1..] {
-        connection.execute_batch(step)?;
-    }
-    connection.pragma_update(None, "user_version", FORMAT)
 }
 
 fn check_integrity(path: &Path, writer: &Connection) -> Result<(), CatalogError> {

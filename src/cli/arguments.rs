@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use super::account::AccountCommand;
 use super::backup::BackupCommand;
 use super::endpoint::Endpoint;
+use super::hsm::HsmCommand;
 pub use super::key_arguments::{
     AliasAndKey, AliasCommand, CreateKey, Input, KeyCommand, KeyName, Pairs, SignKey,
 };
@@ -16,7 +17,7 @@ use super::ram::arguments::{PolicyCommand, RoleCommand, UserCommand};
 use super::root::RootCommand;
 use super::trail::TrailCommand;
 use crate::config::quantity::{QuantityError, parse_size};
-use crate::config::{AddressError, parse_listen_address};
+use crate::config::{AddressError, TokenUri, parse_listen_address};
 use crate::limits::{BYTES_PER_SECOND_LIMITS, IOPS_LIMITS};
 use crate::units::ByteCount;
 
@@ -112,6 +113,12 @@ pub enum Command {
         #[command(subcommand)]
         command: RootCommand,
     },
+    /// Look at the tokens that keep keys, and check them
+    Hsm {
+        /// What to do.
+        #[command(subcommand)]
+        command: HsmCommand,
+    },
     /// Back up keys and all else the catalog knows, and restore it
     Backup {
         /// What to do.
@@ -148,6 +155,11 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
           value_parser = listen)]
     pub http: Option<Listen>,
+    /// Keep keys of the protection level HSM in this token:
+    /// pkcs11:token=LABEL?module-path=/LIBRARY&pin-source=file:/PIN-FILE
+    #[arg(long, value_name = "URI", requires = "dev", conflicts_with = "config",
+          value_parser = TokenUri::parse)]
+    pub hsm: Option<TokenUri>,
 }
 
 /// An address to listen at; `None` is `off`.

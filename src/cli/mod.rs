@@ -17,6 +17,7 @@ mod disk;
 pub mod endpoint;
 mod export;
 pub mod failure;
+pub mod hsm;
 mod key;
 mod key_arguments;
 mod key_import;
@@ -69,6 +70,7 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Trail { command } => trail::run(&command, client, output),
         Command::Account { command } => account::run(&command, &client()?, output),
         Command::Root { command } => root::run(&command, &client()?, output),
+        Command::Hsm { command } => hsm::run(&command, client, output),
         Command::Backup { command } => backup::run(&command, client, output),
     }
 }

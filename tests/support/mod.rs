@@ -11,4 +11,6 @@ pub mod layers;
 pub mod luks;
 pub mod needles;
 pub mod signer;
+pub mod softhsm;
+pub mod stores;
 pub mod tools;
