@@ -211,7 +211,8 @@ fn a_dry_run_of_what_cannot_be_read_is_invalid() {
     let junk = ("CiphertextBlob", "no base64!");
     let version = ("KeyVersionId", "v");
     let digest = ("Digest", "eA==");
-    let attempts: [(&str, Vec<(&str, &str)>, &str); 18] = [
+    type Attempt<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str);
+    let attempts: [Attempt<'_>; 18] = [
         ("Encrypt", vec![plain], "MissingParameter"),
         ("Encrypt", vec![id], "MissingParameter"),
         ("Encrypt", vec![id, ("Plaintext", "no base64!")], "InvalidParameter"),

@@ -40,8 +40,8 @@ struct Used {
 }
 
 impl Gate {
-    /// A gate that lets each access key call `per_second` times in a second. It forgets which nonces
-    /// were used when it is dropped, unless it is [`Gate::remembering`].
+    /// A gate that lets each access key call `per_second` times in a second. Which nonces were used
+    /// it forgets when it is dropped, unless it is [`Gate::remembering`].
     pub fn new(
         ram: Arc<Ram>,
         (clock, entropy): (Arc<dyn Clock>, &dyn Entropy),

@@ -134,8 +134,8 @@ fn key_in(text: &str) -> Option<[u8; HASH_KEY_BYTES]> {
     Some(key.to_be_bytes())
 }
 
-/// Puts a file in the place of `path` that has those lines of `text` which a restart at `now` needs;
-/// open for appending, and its length in bytes.
+/// Puts a file in the place of `path` that has those lines of `text` which a restart at `now`
+/// needs; open for appending, and its length in bytes.
 fn write_anew(
     path: &Path,
     hash_key: [u8; HASH_KEY_BYTES],

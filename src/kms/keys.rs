@@ -64,8 +64,8 @@ impl Kms {
         self.rotate_if_due(key_id)
     }
 
-    /// DisableKey. A disk that is attached keeps its data key and goes on. When this returns, no use
-    /// of the key is under way any more.
+    /// DisableKey. A disk that is attached keeps its data key and goes on. When this returns, no
+    /// use of the key is under way any more.
     ///
     /// # Errors
     /// The published refusals.
