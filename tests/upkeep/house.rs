@@ -1,6 +1,8 @@
 //! Disks over real files, a real catalog and a real KMS whose keys are in a catalog of their own,
 //! so that the catalog of the disks can be lost without the keys.
 
+#![allow(unreachable_pub, reason = "a part of one test file")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
