@@ -529,6 +529,9 @@ fn what_nobody_refers_to_is_found(catalog: &dyn Catalog) {
     let raise = |key_bytes| StackOperation::RaiseKeyBytes { layer_id: "l2".into(), key_bytes };
     must(catalog, &stacked([raise(9), raise(7)]));
     assert_eq!(catalog.layer("l2").unwrap().unwrap().key_bytes, 9);
+    let settle = StackOperation::SettleKeyBytes { layer_id: "l2".into(), key_bytes: 4 };
+    must(catalog, &stacked([settle]));
+    assert_eq!(catalog.layer("l2").unwrap().unwrap().key_bytes, 4);
     let listed = catalog.all_layers(Some(LayerState::Live), Page::ALL).unwrap();
     assert_eq!(listed.total, 3);
     assert_eq!(catalog.all_layers(Some(LayerState::Making), Page::ALL).unwrap().total, 0);

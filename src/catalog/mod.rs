@@ -1,5 +1,5 @@
-//! What the daemon knows: keys, aliases, disks, layers, snapshots, images, jobs. Records, the trait,
-//! SQLite.
+//! What the daemon knows: keys, aliases, disks, layers, snapshots, images, jobs. Records, the
+//! trait, SQLite.
 //!
 //! The trait speaks of domain operations, not of SQL, so that a shared PostgreSQL catalog can stand
 //! in its place. A change is a list of [`Operation`]s that takes effect whole or not at all. Just
@@ -17,6 +17,7 @@ pub mod ram;
 pub mod record;
 pub mod sqlite;
 pub mod stack;
+mod stack_words;
 
 pub use record::{
     AliasRecord, CacheMode, DiskLimits, DiskRecord, DiskStatus, KeyRecord, KeyState,

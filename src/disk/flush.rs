@@ -84,6 +84,7 @@ impl Stack {
 }
 
 impl Member {
+    /// Nothing is written to it while this runs, but what is pulled into it.
     fn flush(&self) -> Result<(), DiskError> {
         let outcome = self.layer.flush();
         if outcome.is_err() {

@@ -17,9 +17,14 @@
 //! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`]
 //! (a data key leaves the house), `headers.rs` (headers changed in place), [`rewrap`] (data keys
 //! under the newest version of their KMS key), [`key_scope`] (how much a data key has encrypted),
-//! [`check`] (the catalog against the layers), [`rebuild`] (the
-//! catalog from the layers).
+//! [`check`] (the catalog against the layers), [`rebuild`] (the catalog from the layers).
 //! `permission.rs` asks whether they may.
+//!
+//! The life of its layers: [`snapshot`], [`image`], [`create`] (over them), [`copy`], [`renew`] (a
+//! fresh key, another key, none below), [`resize`], [`reset`], `layers.rs` (files come and go),
+//! `opening.rs`, [`difference`]. What takes long is a [`job`]: `job_run.rs` works on it,
+//! `job_finish.rs` ends it, [`job_threads`] and `upkeep.rs` see to it that somebody does.
+//! `order.rs` and `open_table.rs` say who may at what time.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -45,7 +50,8 @@ mod headers;
 pub mod image;
 pub mod job;
 mod job_finish;
-pub mod job_run;
+mod job_run;
+pub mod job_threads;
 pub mod key_scope;
 mod layers;
 pub mod modify;
@@ -85,7 +91,7 @@ pub use create::{CreateDisk, Source};
 pub use difference::Difference;
 pub use image::{CreateImage, ImageChange};
 pub use job::JobCommand;
-pub use job_run::StackSettings;
+pub use job_threads::StackSettings;
 pub use modify::DiskChange;
 pub use performance::PerformanceChange;
 pub use recover::Recovery;
@@ -185,6 +191,8 @@ pub struct Disk {
     locks: RangeLocks,
     /// Held by whoever exchanges the stack.
     changes: Mutex<()>,
+    /// Held by whoever gives space of lower layers back.
+    releases: Mutex<()>,
     flush_state: FlushState,
     throttle: Throttle,
     pieces: Pieces,
@@ -220,6 +228,7 @@ impl Disk {
             stack: ArcSwap::from_pointee(stack),
             locks: RangeLocks::new(),
             changes: Mutex::new(()),
+            releases: Mutex::new(()),
             flush_state: FlushState::default(),
             throttle: Throttle::default(),
         }

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::job_run::Runner;
+use super::job_threads::Runner;
 use super::open_table::OpenTable;
 use super::registry::Disks;
 use crate::layer::LayerRegistry;

@@ -12,6 +12,9 @@
 //! beside requests. [`Disk::flush_layer`] stands before [`Disk::punch_below`] and before
 //! [`Disk::switch`]: what is let go of below must survive power loss above.
 
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
 use uuid::Uuid;
 
 use super::stack::{Place, Stack};
@@ -105,7 +108,8 @@ impl Disk {
     }
 
     /// Gives back the space of `units` units from `first` on in the layers between `target` and
-    /// `floor`. They were pulled and flushed, and nothing but this disk reads those layers.
+    /// `floor`, for good: it flushes them. The units were pulled and flushed, and nothing but this
+    /// disk reads those layers.
     ///
     /// # Errors
     /// As [`Disk::pull_units`].
@@ -117,19 +121,27 @@ impl Disk {
         units: u64,
     ) -> Result<(), DiskError> {
         let between = Between { target, floor };
+        let _one = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
         let mut done = 0;
         while done < units {
             let (from, step) = (first.plus(done), RELEASE_UNITS.min(units - done));
             let _guard = self.locks.write_unseen(from, step);
             let stack = self.stack.load();
             let (low, high) = between.positions(&stack)?;
-            for position in low + 1..high {
-                if let Place::Below(layer) = stack.at(position) {
-                    let held = layer.units().saturating_sub(from.get()).min(step);
-                    layer.release_units(from, held)?;
-                }
+            for member in stack.members(low + 1..high) {
+                // Until this is flushed no hole is made above: power loss could bring units of one
+                // layer back and not those of another, and a hole would show them.
+                member.is_releasing.store(true, Ordering::Release);
+                let held = member.layer.units().saturating_sub(from.get()).min(step);
+                member.layer.release_units(from, held)?;
             }
             done += step;
+        }
+        let stack = self.stack.load_full();
+        let (low, high) = between.positions(&stack)?;
+        for member in stack.members(low + 1..high) {
+            member.layer.flush()?;
+            member.is_releasing.store(false, Ordering::Release);
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::trail::Trail;
 use super::ControlError;
 use super::attachment::Attachment;
 use super::audit::{self, Outcome};
-use super::job_run::StackSettings;
+use super::job_threads::StackSettings;
 use super::layers::{condemned, going};
 use super::order::StackControl;
 use super::snapshot::Deletion;

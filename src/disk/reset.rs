@@ -3,6 +3,7 @@
 use crate::catalog::{DiskRecord, DiskStatus, StackOperation};
 use crate::ram::Caller;
 
+use super::create::Base;
 use super::layers::{LayerPlan, live};
 use super::registry::Disks;
 use super::{ControlError, audit};
@@ -27,7 +28,7 @@ impl Disks {
                     let message = format!("{snapshot_id} is no snapshot of the disk {disk_id}.");
                     return Err(ControlError::refused("InvalidParameter.Mismatch", 403, message));
                 }
-                Ok(Some(snapshot.layer_id))
+                Ok(Some(snapshot.into()))
             })
         });
         if let Err(error) = &outcome {
@@ -50,8 +51,8 @@ impl Disks {
                     ControlError::refused("InvalidSourceSnapshot.NotFound", 404, message)
                 };
                 match (&disk.source_snapshot, &disk.source_image) {
-                    (Some(id), _) => Ok(Some(self.ready_snapshot(id).map_err(gone)?.layer_id)),
-                    (None, Some(id)) => Ok(Some(self.ready_image(id).map_err(gone)?.layer_id)),
+                    (Some(id), _) => Ok(Some(self.ready_snapshot(id).map_err(gone)?.into())),
+                    (None, Some(id)) => Ok(Some(self.ready_image(id).map_err(gone)?.into())),
                     (None, None) => Ok(None),
                 }
             })
@@ -68,7 +69,7 @@ impl Disks {
         caller: &Caller,
         disk_id: &str,
         action: &'static str,
-        base: impl Fn(&DiskRecord) -> Result<Option<String>, ControlError>,
+        base: impl Fn(&DiskRecord) -> Result<Option<Base>, ControlError>,
     ) -> Result<DiskRecord, ControlError> {
         let _turn = self.stack.turns.take(disk_id);
         let disk = self.disk(disk_id)?;
@@ -77,12 +78,15 @@ impl Disks {
         }
         let below = base(&disk)?;
         self.end_jobs_of(disk_id)?;
-        let key = self.key_of_layer(caller, disk.kms_key_id.as_deref(), below.is_some())?;
+        // Back before its encryption, a disk is plain again.
+        let is_plain_again = action == "ResetDisk" && below.as_ref().is_some_and(|b| !b.encrypted);
+        let disk_key = disk.kms_key_id.clone().filter(|_| !is_plain_again);
+        let key = self.key_of_layer(caller, disk_key.as_deref(), below.is_some())?;
         let new = self.new_layer(
             caller,
             LayerPlan {
                 owner: disk_id,
-                parent: below.as_deref(),
+                parent: below.as_ref().map(|base| base.layer_id.as_str()),
                 size: disk.size,
                 kms_key_id: key.as_deref(),
             },
@@ -97,10 +101,17 @@ impl Disks {
                 seen_top: disk.top_layer.clone(),
             };
             let mut event = audit::disk_event(self.actor(caller), action, disk_id);
-            if let Some(layer_id) = &below {
-                event = event.request("LayerId", layer_id.as_str());
+            if let Some(base) = &below {
+                event = event.request("LayerId", base.layer_id.as_str());
             }
-            self.apply_recorded(&[live(&new.record).into(), set_top.into()], &event)
+            let data = StackOperation::SetDiskData {
+                disk_id: disk_id.to_owned(),
+                size: disk.size,
+                encrypted: disk_key.is_some(),
+                kms_key_id: disk_key,
+            };
+            let change = [live(&new.record).into(), set_top.into(), data.into()];
+            self.apply_recorded(&change, &event)
         })();
         match swapped {
             Ok(()) => {

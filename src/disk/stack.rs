@@ -12,6 +12,7 @@
 //! locks: nobody touches storage through a stack that was swapped out.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -96,14 +97,20 @@ pub(super) struct Member {
     pub(super) layer: Arc<Layer<Frozen>>,
     /// What clients wrote to it while it was the top survives power loss.
     pub(super) is_settled: AtomicBool,
-    /// A flush of it failed: what was pulled into it may be lost.
+    /// It let go of units, and power loss may bring them back.
+    pub(super) is_releasing: AtomicBool,
+    /// A flush of it failed: what it should have kept may be lost.
     pub(super) is_doubtful: AtomicBool,
 }
 
 impl Member {
     fn new(layer: Arc<Layer<Frozen>>, is_settled: bool) -> Arc<Self> {
-        let is_settled = AtomicBool::new(is_settled);
-        Arc::new(Self { layer, is_settled, is_doubtful: AtomicBool::new(false) })
+        Arc::new(Self {
+            layer,
+            is_settled: AtomicBool::new(is_settled),
+            is_releasing: AtomicBool::new(false),
+            is_doubtful: AtomicBool::new(false),
+        })
     }
 
     fn under(&self, header: LayerHeader) -> Result<Arc<Self>, LayerError> {
@@ -111,6 +118,7 @@ impl Member {
         Ok(Arc::new(Self {
             layer: Arc::new(self.layer.with_header(header)?),
             is_settled: copy(&self.is_settled),
+            is_releasing: copy(&self.is_releasing),
             is_doubtful: copy(&self.is_doubtful),
         }))
     }
@@ -217,6 +225,11 @@ impl Stack {
         (position + 1..=self.depth()).rev().map(|position| self.at(position))
     }
 
+    /// The layers at `positions`, all of them below the top.
+    pub(super) fn members(&self, positions: Range<usize>) -> &[Arc<Member>] {
+        &self.below[self.depth() - positions.end..self.depth() - positions.start]
+    }
+
     /// All layers below the top.
     pub(super) fn parents(&self) -> impl Iterator<Item = Place<'_>> {
         self.below.iter().map(|member| Place::Below(&*member.layer))
@@ -288,11 +301,14 @@ impl<'a> Place<'a> {
 }
 
 impl Disk {
-    /// A disk over its writable layer and the frozen ones that it stands on, nearest first.
+    /// A disk over its writable layer and the frozen ones that it stands on, nearest first. Those
+    /// are flushed: a process that was killed may have left something in them that power loss
+    /// would take back, and a hole above would show that.
     ///
     /// # Errors
-    /// Layers that do not stand on each other as their headers say.
-    pub fn over(top: Layer<Writable>, below: Vec<Arc<Layer<Frozen>>>) -> Result<Self, StackError> {
+    /// [`DiskError::Stack`] if they do not stand on each other as their headers say; the device's.
+    pub fn over(top: Layer<Writable>, below: Vec<Arc<Layer<Frozen>>>) -> Result<Self, DiskError> {
+        below.iter().try_for_each(|layer| layer.settle())?;
         let below = below.into_iter().map(|layer| Member::new(layer, true)).collect();
         Ok(Self::on(Stack::new(top, below, None)?))
     }

@@ -40,7 +40,7 @@ impl Disk {
         len: ByteCount,
         limit: usize,
     ) -> Result<Vec<DiskExtent>, DiskError> {
-        let found = self.runs(at, len, limit, 0)?;
+        let found = self.runs(at, len, limit, None)?;
         let extent = |(len, is_present): (_, bool)| DiskExtent { len, is_hole: !is_present };
         Ok(found.into_iter().map(extent).collect())
     }
@@ -57,13 +57,7 @@ impl Disk {
         len: ByteCount,
         limit: usize,
     ) -> Result<Vec<ChangedExtent>, DiskError> {
-        let position = {
-            let stack = self.stack.load();
-            let position = stack.position(since)?;
-            stack.floor(Some(since), stack.depth())?;
-            position
-        };
-        let found = self.runs(at, len, limit, position)?;
+        let found = self.runs(at, len, limit, Some(since))?;
         let extent = |(len, is_changed): (_, bool)| ChangedExtent { len, is_changed };
         Ok(found.into_iter().map(extent).collect())
     }
@@ -74,7 +68,7 @@ impl Disk {
         at: ByteOffset,
         len: ByteCount,
         limit: usize,
-        floor: usize,
+        floor: Option<Uuid>,
     ) -> Result<Vec<(ByteCount, bool)>, DiskError> {
         let unit = self.unit();
         let end = at.plus(len);
@@ -83,6 +77,7 @@ impl Disk {
         // Meanwhile nothing moves from one layer to another.
         let _guard = self.locks.read(first, units);
         let stack = self.stack.load();
+        let floor = stack.floor(floor, stack.depth())?;
         let mut union = Union::of(stack.above(floor), first, units);
         let mut runs = Vec::new();
         while runs.len() < limit.clamp(1, RUNS_MAX)

@@ -6,12 +6,15 @@
 //! A request may cover the whole disk. It goes forward in steps so that other requests get their
 //! turn between them; a unit is never seen half zeroed.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use crate::layer::{LayerError, UnitExtent};
 use crate::storage::Durability;
 use crate::units::{ByteCount, ByteOffset, DataUnit};
 
 use super::align::{Parts, Span};
-use super::stack::Stack;
+use super::stack::{Member, Stack};
 use super::union::Union;
 use super::{Disk, DiskError};
 
@@ -43,13 +46,16 @@ enum Covered {
 
 impl Stack {
     /// The first run of `units` units, at least one, that the layers below the top hold or do not
-    /// hold.
+    /// hold. What power loss may bring back they hold.
     fn first_below(&self, first: DataUnit, units: u64) -> Result<UnitExtent, LayerError> {
         if self.below.is_empty() {
             return Ok(UnitExtent { first, units, is_present: false });
         }
         let run = Union::of(self.parents(), first, units).next_run()?;
-        Ok(run.expect("there is at least one unit"))
+        let run = run.expect("there is at least one unit");
+        let may_come_back = |member: &Arc<Member>| member.is_releasing.load(Ordering::Acquire);
+        let is_present = run.is_present || self.below.iter().any(may_come_back);
+        Ok(UnitExtent { is_present, ..run })
     }
 }
 

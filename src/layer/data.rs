@@ -1,6 +1,7 @@
 //! Reads and writes of whole units: the only hot caller of storage. Nothing here allocates.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use super::{Ciphertext, DATA_OFFSET, Frozen, Layer, LayerError, Presence, State, Writable};
 use crate::storage::Durability;
@@ -186,6 +187,18 @@ impl Layer<Writable> {
 }
 
 impl Layer<Frozen> {
+    /// Flushes what an earlier process may have left unflushed, once for all handles.
+    ///
+    /// # Errors
+    /// As [`Layer::flush`].
+    pub fn settle(&self) -> Result<(), LayerError> {
+        if !self.is_settled.load(Ordering::Acquire) {
+            self.flush()?;
+            self.is_settled.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
     /// Makes `units` units from `first` on absent and gives their space back. Only for units that
     /// every reader of this layer finds in a layer above.
     ///

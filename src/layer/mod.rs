@@ -22,6 +22,7 @@ mod token;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use ciphertext::Ciphertext;
 pub use erase::erase;
@@ -69,6 +70,8 @@ pub struct Layer<S: State> {
     header: Arc<LayerHeader>,
     codec: Arc<Codec>,
     meter: Arc<KeyMeter>,
+    /// It was flushed since it was opened.
+    is_settled: Arc<AtomicBool>,
     state: PhantomData<S>,
 }
 
@@ -102,7 +105,7 @@ impl<S: State> Layer<S> {
         // Wiped here: from now on the key is only in the cipher's schedules.
         drop(key);
         let (header, meter) = (Arc::new(header), Arc::new(KeyMeter::default()));
-        Ok(Self { storage, header, codec, meter, state: PhantomData })
+        Ok(Self { storage, header, codec, meter, is_settled: Arc::default(), state: PhantomData })
     }
 
     /// The same open layer under a header that was rewritten: another parent, a greater size. The
@@ -171,6 +174,7 @@ impl<S: State> Layer<S> {
             header: Arc::clone(&self.header),
             codec: Arc::clone(&self.codec),
             meter: Arc::clone(&self.meter),
+            is_settled: Arc::clone(&self.is_settled),
             state: PhantomData,
         }
     }

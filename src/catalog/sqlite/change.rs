@@ -62,11 +62,8 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
             params![tag.resource_type.as_str(), tag.resource_id, tag.key, tag.value],
         )?),
         Operation::DeleteTag { resource_type, resource_id, key } => {
-            connection.execute(
-                "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2 AND key = ?3",
-                [resource_type.as_str(), resource_id, key],
-            )?;
-            Ok(())
+            let text = "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2 AND key = ?3";
+            Ok(connection.execute(text, [resource_type.as_str(), resource_id, key]).map(drop)?)
         }
         Operation::InsertDisk(disk, layers) => {
             insert_disk(connection, disk)?;
@@ -141,7 +138,8 @@ fn update_disk(
 ) -> Result<(), Refusal> {
     let updated = connection
         .prepare_cached(
-            "UPDATE disk SET name = ?2, description = ?3, status = ?7, category = ?8, created = ?9, attached = ?10, \
+            "UPDATE disk SET name = ?2, description = ?3, status = ?7, category = ?8, \
+             created = ?9, attached = ?10, \
              detached = ?11, instance_id = ?12, read_only = ?13, epoch = ?14, cache = ?15, \
              iops_limit = ?16, bytes_limit = ?17, source_snapshot = ?19, source_image = ?20, \
              multi_attach = ?21, more_instances = ?22, lease_ends = ?23 \

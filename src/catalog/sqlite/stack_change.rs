@@ -24,6 +24,10 @@ pub(super) fn make(connection: &Connection, operation: &StackOperation) -> Resul
         StackOperation::RaiseKeyBytes { layer_id, key_bytes } => {
             raise_key_bytes(connection, layer_id, *key_bytes)
         }
+        StackOperation::SettleKeyBytes { layer_id, key_bytes } => one(connection.execute(
+            "UPDATE layer SET key_bytes = ?2 WHERE layer_id = ?1",
+            params![layer_id, row::signed(*key_bytes)],
+        )?),
         StackOperation::DeleteLayer(layer_id) => delete_layer(connection, layer_id),
         StackOperation::InsertSnapshot(snapshot) => insert_snapshot(connection, snapshot),
         StackOperation::UpdateSnapshot(snapshot) => update_snapshot(connection, snapshot),

@@ -96,7 +96,8 @@ fn children(layer: &str) -> String {
 
 pub(super) fn unreferenced(reader: &Connection) -> rusqlite::Result<Vec<LayerRecord>> {
     let text = format!(
-        "SELECT {} FROM layer AS this WHERE state IN ('live', 'condemned') AND {} AND {} = 0 ORDER BY number",
+        "SELECT {} FROM layer AS this WHERE state IN ('live', 'condemned') AND {} AND {} = 0 \
+         ORDER BY number",
         stack_row::LAYER_COLUMNS,
         unnamed("this"),
         children("this")
