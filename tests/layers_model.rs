@@ -37,8 +37,8 @@ fn every_crash(name: &str, seed: u64, script: &[Op]) {
 }
 
 use Op::{
-    Attach, Cancel, Clone, Copy, CloneImage, Create, CreatePlain, Delete, DeleteImage,
-    DeleteSnapshot, Detach, Encrypt, Erase, Flatten, Flush, Image, Jobs, LookAfter, Rekey, Reinit,
+    Attach, Cancel, Clone, CloneImage, Copy, Create, CreatePlain, Delete, DeleteImage,
+    DeleteSnapshot, Detach, Encrypt, Erase, Flatten, Flush, Image, Jobs, LookAfter, Reinit, Rekey,
     Reset, Resize, SetKey, Snapshot, Trim, Write, Zero,
 };
 

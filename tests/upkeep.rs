@@ -394,3 +394,30 @@ fn an_erased_disk_leaves_no_wrapped_key_behind_and_the_trail_says_so() {
     let images = disks.describe_images(&owner(), &ImageFilter::default(), Page::ALL);
     assert_eq!(images.unwrap().total, 1);
 }
+
+#[test]
+fn what_a_data_key_has_encrypted_outlives_restarts_and_crashes() {
+    let house = House::new();
+    let disks = house.disks("disks.db");
+    let db = attached(&disks, &new_disk("db", None, Source::Nothing));
+    let count = |disks: &Disks| disks.key_scopes(&db).unwrap()[0].encrypted.get();
+    assert_eq!(count(&disks), 0);
+    for at in 0..10 {
+        write(&disks, &db, at * 64, 0xa1);
+    }
+    assert_eq!(count(&disks), 10 << 16);
+    disks.detach(&owner(), &db, None).unwrap();
+    assert_eq!(count(&disks), 10 << 16, "an orderly end keeps the count itself");
+    drop(disks);
+    let disks = house.disks("disks.db");
+    disks.attach(&owner(), &db, "i-test").unwrap();
+    write(&disks, &db, 0, 0xb2);
+    assert_eq!(count(&disks), 11 << 16);
+    // A crash: the next run has the bound alone, which is more and not much.
+    let crashed = house.disks("disks.db");
+    let scope = crashed.key_scopes(&db).unwrap().remove(0);
+    let bound = scope.encrypted.get();
+    assert!((11 << 16..5 << 30).contains(&bound), "{bound}");
+    assert!(!scope.is_warning);
+    assert!(crashed.measure_keys().is_empty());
+}

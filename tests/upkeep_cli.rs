@@ -96,7 +96,7 @@ fn a_data_directory_without_its_catalog_is_served_again() {
     }
     let busy = offline(&["check", "--data-dir", dir]);
     let said = String::from_utf8_lossy(&busy.stderr).into_owned();
-    assert!(!busy.status.success() && said.contains("in use"), "{said}");
+    assert!(!busy.status.success() && said.contains("another sealdisk daemon"), "{said}");
     assert!(daemon.stop().success());
 }
 

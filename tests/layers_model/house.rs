@@ -47,9 +47,8 @@ impl Fuse {
             return false;
         }
         self.used.fetch_add(1, Ordering::SeqCst);
-        let outcome = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-            left.checked_sub(1)
-        });
+        let outcome =
+            self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         self.is_blown.fetch_or(outcome.is_err(), Ordering::SeqCst);
         outcome.is_ok()
     }

@@ -8,8 +8,8 @@ use sealdisk::catalog::{
 };
 use sealdisk::disk::zero::Zeroing;
 use sealdisk::disk::{
-    ControlError, CopyRequest, CreateDisk, CreateImage, CreateSnapshot, Deletion, Disks, JobCommand,
-    Renewal, Source, Waiting,
+    ControlError, CopyRequest, CreateDisk, CreateImage, CreateSnapshot, Deletion, Disks,
+    JobCommand, Renewal, Source, Waiting,
 };
 use sealdisk::layer::Presence;
 use sealdisk::storage::Durability;
@@ -233,8 +233,7 @@ impl Play {
         let mut sectors = origin.clone().unwrap_or_default();
         sectors.resize((size.get() / UNIT * SECTORS) as usize, vec![0]);
         let id = made.disk_id;
-        let model =
-            ModelDisk { id, sectors, is_attached: false, origin, is_plain: !encrypted };
+        let model = ModelDisk { id, sectors, is_attached: false, origin, is_plain: !encrypted };
         self.disks.insert(disk, model);
         Ok(())
     }
