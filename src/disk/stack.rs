@@ -232,7 +232,7 @@ impl Stack {
 
     /// All layers below the top.
     pub(super) fn parents(&self) -> impl Iterator<Item = Place<'_>> {
-        self.below.iter().map(|member| Place::Below(&*member.layer))
+        self.below.iter().map(|member| Place::Below(&member.layer))
     }
 }
 
