@@ -7,7 +7,7 @@
 //! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts,
 //!                                                  ledger.rs remembers over restarts
 //! dispatch.rs (version, action) -> handler         one table
-//! kms*.rs ecs.rs actiontrail.rs own.rs hsm.rs …  one small function an action
+//! kms*.rs ecs*.rs actiontrail.rs own*.rs hsm.rs …  one small function an action
 //! error.rs   domain error -> published code        the only such table
 //! format.rs  JSON or XML
 //! ```
@@ -31,6 +31,10 @@ mod actiontrail;
 mod answer;
 mod dispatch;
 mod ecs;
+mod ecs_image;
+mod ecs_snapshot;
+mod ecs_tags;
+mod ecs_words;
 pub mod error;
 mod format;
 mod gate;
@@ -45,6 +49,8 @@ mod kms_use;
 mod ledger;
 mod listen;
 mod own;
+mod own_layers;
+mod pages;
 mod peers;
 pub mod percent;
 mod ram;

@@ -141,8 +141,10 @@ impl Disks {
             self.apply_recorded(&change, &event)?;
             Ok(done)
         });
-        if made.is_err() {
-            self.remove(caller, &disk.disk_id);
+        match &made {
+            Err(_) => self.remove(caller, &disk.disk_id),
+            Ok(done) if done.lease_ends.is_some() => self.stack.runner.nudge(),
+            Ok(_) => {}
         }
         made
     }

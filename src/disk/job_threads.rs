@@ -140,9 +140,10 @@ impl Disks {
         let mut seen = 0;
         loop {
             self.look_after();
+            let patience = self.time_to_next_lease(UPKEEP_INTERVAL);
             let state = runner.lock();
             let is_quiet = |state: &mut State| !state.is_stopping && state.nudges == seen;
-            let waited = runner.changed.wait_timeout_while(state, UPKEEP_INTERVAL, is_quiet);
+            let waited = runner.changed.wait_timeout_while(state, patience, is_quiet);
             let state = waited.unwrap_or_else(PoisonError::into_inner).0;
             if state.is_stopping {
                 return;

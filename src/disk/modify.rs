@@ -61,7 +61,13 @@ impl Disks {
             event = event.request("DiskName", name.as_str());
         }
         self.change(&before, &after, || self.parts.trail.record(&event))?;
-        self.note_names(&after.top_layer);
+        if change.name.is_some() {
+            self.note_names(&after.top_layer);
+        }
+        if after.lease_ends.is_some_and(|ends| before.lease_ends.is_none_or(|old| ends < old)) {
+            // Who looks after leases must come sooner.
+            self.stack.runner.nudge();
+        }
         Ok(after)
     }
 }

@@ -232,6 +232,15 @@ impl LayerStore for FusedStore {
         Ok(Room { free: ByteCount::new(1 << 40), total: ByteCount::new(1 << 40) })
     }
 
+    fn incoming(&self) -> PathBuf {
+        Path::new("incoming").to_owned()
+    }
+
+    /// No layer comes from outside here.
+    fn adopt(&self, _: &Path, _: &str) -> Result<(), StorageError> {
+        Err(dead())
+    }
+
     fn locate(&self, name: &str) -> PathBuf {
         Path::new("layers").join(name)
     }
