@@ -5,7 +5,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use sealdisk::catalog::ram::RamCatalog;
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{
     AliasRecord, CacheMode, Catalog, CatalogError, DiskFilter, DiskLimits, DiskRecord, DiskStatus,
