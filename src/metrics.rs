@@ -97,6 +97,18 @@ pub fn attached_disks() -> Gauge {
     gauge!("sealdisk_attached_disks")
 }
 
+/// What disks promise, what their layers take, and what is left where they lie; in bytes.
+pub fn space(advertised: u64, allocated: u64, free: u64) {
+    gauge!("sealdisk_disks_advertised_bytes").set(advertised as f64);
+    gauge!("sealdisk_layers_allocated_bytes").set(allocated as f64);
+    gauge!("sealdisk_data_dir_free_bytes").set(free as f64);
+}
+
+/// Bytes encrypted under that data key of a disk that has encrypted the most.
+pub fn data_key_bytes(disk_id: &str) -> Gauge {
+    gauge!("sealdisk_data_key_encrypted_bytes", "export" => disk_id.to_owned())
+}
+
 /// Counts a KMS call and its time.
 pub fn kms_call(action: &'static str, outcome: &'static str, took: Duration) {
     counter!("sealdisk_kms_calls_total", "action" => action, "outcome" => outcome).increment(1);

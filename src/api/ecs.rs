@@ -8,7 +8,7 @@ use super::dispatch::Handler;
 use super::error::ApiError;
 use super::rpc::Parameters;
 use crate::catalog::{CacheMode, DiskFilter, DiskLimits, DiskRecord, DiskStatus};
-use crate::disk::CreateDisk;
+use crate::disk::{CreateDisk, Source};
 use crate::limits;
 use crate::ram::Caller;
 use crate::units::ByteCount;
@@ -85,6 +85,10 @@ pub(super) fn new_disk(
         read_only: false,
         cache: CacheMode::default(),
         limits: DiskLimits::default(),
+        source: Source::Nothing,
+        multi_attach: false,
+        lease: None,
+        tags: Vec::new(),
     })
 }
 
@@ -142,6 +146,7 @@ fn describe_disks(api: &Api, caller: &Caller, parameters: &Parameters) -> Answer
         encrypted: parameters.boolean("Encrypted")?,
         kms_key_id: owned("KMSKeyId"),
         instance_id: owned("InstanceId"),
+        ..DiskFilter::default()
     };
     let paging = parameters.paging()?;
     let listed = api.disks.describe(caller, &filter, paging.page())?;

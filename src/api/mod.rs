@@ -61,6 +61,7 @@ mod tests;
 
 pub use gate::{Admitted, Gate};
 pub use listen::{serve_http, serve_https, serve_unix};
+pub use own::finding_shown;
 pub use tls::{Tls, TlsError};
 
 /// Version of the product that holds what the cloud does not have (`CreateLocalDisk`,
@@ -115,6 +116,8 @@ pub struct Api {
     pub remote_kms: Option<String>,
     /// How many disks are attached now; cheap, called for each `/health`.
     pub attached_disks: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Whether little space is left for layers; cheap, called for each `/health`.
+    pub is_space_low: Box<dyn Fn() -> bool + Send + Sync>,
     /// The text of `/metrics`, in Prometheus' exposition format.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
 }

@@ -16,6 +16,7 @@ use super::output::Form;
 use super::ram::arguments::{PolicyCommand, RoleCommand, UserCommand};
 use super::root::RootCommand;
 use super::trail::TrailCommand;
+use super::upkeep::{CatalogCommand, Check};
 use crate::config::quantity::{QuantityError, parse_size};
 use crate::config::{AddressError, TokenUri, parse_listen_address};
 use crate::limits::{BYTES_PER_SECOND_LIMITS, IOPS_LIMITS};
@@ -119,6 +120,14 @@ pub enum Command {
         #[command(subcommand)]
         command: HsmCommand,
     },
+    /// Rebuild the catalog from the layers
+    Catalog {
+        /// What to do.
+        #[command(subcommand)]
+        command: CatalogCommand,
+    },
+    /// Hold the catalog and the layers against each other
+    Check(Check),
     /// Back up keys and all else the catalog knows, and restore it
     Backup {
         /// What to do.
@@ -199,6 +208,10 @@ pub enum DiskCommand {
         sealdisk disk set db --cache none\n\n\
         Limits count at once, the cache mode from the next attach on.")]
     Set(SetDisk),
+    /// Wrap the data keys of a disk under the newest version of its KMS key; touches headers only
+    #[command(after_help = "Example:\n  sealdisk disk rewrap db\n\n\
+        The disk may be in use. All disks of a key at once: sealdisk key rewrap KEY")]
+    Rewrap(DiskName),
     /// Detach a disk: its clients are sent away, its key leaves memory
     #[command(after_help = "Example:\n  sealdisk disk detach db")]
     Detach(DiskName),

@@ -26,6 +26,11 @@ pub(super) fn run(command: DiskCommand, client: &Client, output: &Output) -> Res
             show(&by_id(client, &id)?, client, output)
         }
         DiskCommand::Set(set) => set_disk(&set, client, output),
+        DiskCommand::Rewrap(disk) => {
+            let id = id_of(client, &disk.disk)?;
+            let answer = client.call(OWN, "RewrapDisk", &[("DiskId", &id)])?;
+            output.answer(&answer, || rewrapped(&answer))
+        }
         DiskCommand::Detach(disk) => {
             let id = id_of(client, &disk.disk)?;
             detach(client, &id)?;
@@ -163,6 +168,7 @@ fn show(disk: &Value, client: &Client, output: &Output) -> Result<(), Failure> {
     let layers = client.call(OWN, "DescribeDiskLayers", &[("DiskId", id)])?;
     let mut shown = disk.clone();
     shown["LayerFiles"] = layers["LayerFiles"].clone();
+    shown["Layers"] = layers["Layers"].clone();
     output.answer(&shown, || {
         let files = layers["LayerFiles"].as_array().map_or(&[][..], Vec::as_slice);
         let files: Vec<&str> = files.iter().filter_map(Value::as_str).collect();
@@ -176,6 +182,7 @@ fn show(disk: &Value, client: &Client, output: &Output) -> Result<(), Failure> {
             ("Instance", text(disk, "InstanceId").to_owned()),
             ("Encrypted", if disk["Encrypted"] == true { "yes" } else { "NO" }.to_owned()),
             ("KMS key", KeyNames::read(client).of(disk)),
+            ("Key use", key_use(disk, &layers)),
             ("Cache", text(disk, "Cache").to_owned()),
             ("Limits", limits_of(disk)),
             ("Created", text(disk, "CreationTime").to_owned()),
@@ -314,6 +321,35 @@ fn limits_of(disk: &Value) -> String {
     let bytes = disk["BytesPerSecondLimit"].as_u64();
     let bytes = bytes.map(|limit| format!("{}/s", human_size(limit)));
     [iops, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// `3 data keys rewrapped, 1 was under the newest version`.
+pub(super) fn rewrapped(answer: &Value) -> String {
+    let count = |name: &str| answer[name].as_u64().unwrap_or_default();
+    let keys = |n: u64| if n == 1 { "1 data key".to_owned() } else { format!("{n} data keys") };
+    let mut said = format!("{} wrapped anew", keys(count("Rewrapped")));
+    let beside = [
+        (count("Newest"), "under the newest version already"),
+        (count("Unencrypted"), "not encrypted"),
+    ];
+    for (number, what) in beside.into_iter().filter(|(number, _)| *number > 0) {
+        said.push_str(&format!(", {number} {what}"));
+    }
+    said + "\n"
+}
+
+/// How much the data key of the disk has encrypted that has encrypted the most.
+fn key_use(disk: &Value, layers: &Value) -> String {
+    let layers = layers["Layers"].as_array().map_or(&[][..], Vec::as_slice);
+    let most = layers.iter().filter(|layer| layer["KMSKeyId"].is_string());
+    let Some(most) = most.max_by_key(|layer| layer["KeyBytes"].as_u64()) else {
+        return String::new();
+    };
+    let bytes = human_size(most["KeyBytes"].as_u64().unwrap_or_default());
+    match most["RekeyAdvised"] == true {
+        true => format!("{bytes} encrypted: time for sealdisk disk rekey {}", text(disk, "DiskId")),
+        false => format!("{bytes} encrypted"),
+    }
 }
 
 fn or_dash(text: &str) -> &str {

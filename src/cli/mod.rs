@@ -30,6 +30,7 @@ mod root_source;
 mod serve;
 pub mod trail;
 mod trail_check;
+pub mod upkeep;
 
 use arguments::{Arguments, Command};
 use client::Client;
@@ -71,6 +72,8 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Account { command } => account::run(&command, &client()?, output),
         Command::Root { command } => root::run(&command, &client()?, output),
         Command::Hsm { command } => hsm::run(&command, client, output),
+        Command::Catalog { command } => upkeep::catalog(&command, output),
+        Command::Check(check) => upkeep::check(&check, client, output),
         Command::Backup { command } => backup::run(&command, client, output),
     }
 }

@@ -12,5 +12,6 @@ pub mod luks;
 pub mod needles;
 pub mod signer;
 pub mod softhsm;
+pub mod stacks;
 pub mod stores;
 pub mod tools;
