@@ -4,7 +4,8 @@ use rusqlite::{Connection, params, params_from_iter};
 
 use super::{ram, row, stack_change};
 use crate::catalog::{
-    DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, Operation, RootRecord, TaggedType,
+    DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, KmsStatus, Operation, RootRecord,
+    TaggedType,
 };
 
 /// Why an operation was not made.
@@ -82,11 +83,7 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         Operation::ReplaceRoot { record, seen_root_key_id } => {
             replace_root(connection, record, seen_root_key_id)
         }
-        Operation::PutKmsStatus(status) => one(connection.execute(
-            "INSERT INTO account (only, kms_status) VALUES (1, ?1) \
-             ON CONFLICT DO UPDATE SET kms_status = excluded.kms_status",
-            [status.as_str()],
-        )?),
+        Operation::PutKmsStatus(status) => put_kms_status(connection, *status),
         Operation::Ram(operation) => ram::make(connection, operation),
         Operation::Stack(operation) => stack_change::make(connection, operation),
     }
@@ -111,6 +108,14 @@ fn delete_key(connection: &Connection, key_id: &str) -> Result<(), Refusal> {
         [TaggedType::Key.as_str(), key_id],
     )?;
     one(connection.execute("DELETE FROM kms_key WHERE key_id = ?1", [key_id])?)
+}
+
+fn put_kms_status(connection: &Connection, status: KmsStatus) -> Result<(), Refusal> {
+    one(connection.execute(
+        "INSERT INTO account (only, kms_status) VALUES (1, ?1) \
+         ON CONFLICT DO UPDATE SET kms_status = excluded.kms_status",
+        [status.as_str()],
+    )?)
 }
 
 fn insert_key(connection: &Connection, key: &KeyRecord) -> Result<(), Refusal> {
