@@ -10,4 +10,5 @@ pub mod layers;
 pub mod luks;
 pub mod needles;
 pub mod signer;
+pub mod tokens;
 pub mod tools;
