@@ -195,3 +195,32 @@ fn built(variable: &str, usual: &str) -> Option<PathBuf> {
     eprintln!("SKIPPED: {} is not built; tools/test does", path.display());
     None
 }
+
+/// What the process that [`apart`] starts is told.
+const APART: &str = "SEALDISK_TEST_APART";
+
+/// Runs the test `name` once more, alone in a process of its own: a library has one state for the
+/// whole process, and takes the place of its tokens from the environment.
+///
+/// There: the folder for its tokens. Here, after that process has succeeded: `None`.
+pub fn apart(name: &str) -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os(APART) {
+        return Some(folder.into());
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(APART, folder)
+        .env("SOFTHSM2_CONF", SoftHsm { folder: folder.to_owned() }.conf())
+        .env("KRYOPTIC_CONF", Kryoptic { folder: folder.to_owned() }.conf())
+        .output()
+        .unwrap();
+    let all = [&output.stdout[..], &output.stderr].concat();
+    let all = String::from_utf8_lossy(&all);
+    assert!(output.status.success(), "{name}, apart: {}\n{all}", output.status);
+    if all.contains("SKIPPED") {
+        eprintln!("{all}");
+    }
+    None
+}
