@@ -56,7 +56,9 @@ fn main() {
         let raw = median(runs.iter().map(|(raw, _)| *raw).collect());
         (workers, raw, median(runs.iter().map(|(_, ours)| *ours).collect()))
     });
-    println!("| workers | raw, wraps/s | p50, µs | p99, µs | sealdisk, wraps/s | p50 | p99 | of raw |");
+    println!(
+        "| workers | raw, wraps/s | p50, µs | p99, µs | sealdisk, wraps/s | p50 | p99 | of raw |"
+    );
     println!("|---:|---:|---:|---:|---:|---:|---:|---:|");
     for (workers, raw, ours) in rows {
         println!(
@@ -77,7 +79,11 @@ fn median(mut runs: Vec<Run>) -> Run {
         runs.sort_by(|a, b| field(a).total_cmp(&field(b)));
         field(&runs[runs.len() / 2])
     };
-    Run { rate: middle(|run| run.rate), median: middle(|run| run.median), p99: middle(|run| run.p99) }
+    Run {
+        rate: middle(|run| run.rate),
+        median: middle(|run| run.median),
+        p99: middle(|run| run.p99),
+    }
 }
 
 /// Threads that do one thing for a while.

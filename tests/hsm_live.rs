@@ -121,8 +121,7 @@ fn start(scratch: &Path, hsm: &SoftHsm, proxy: Option<&Proxy>) -> Daemon {
     let library = proxy.map_or_else(|| softhsm::library().unwrap(), Proxy::library);
     let uri = tokens::uri(LABEL, library, &hsm.pin_file);
     let data = scratch.join("data");
-    let mut command =
-        serve(&data, &["--nbd-tcp", "off", "--http", "127.0.0.1:0", "--hsm", &uri]);
+    let mut command = serve(&data, &["--nbd-tcp", "off", "--http", "127.0.0.1:0", "--hsm", &uri]);
     command.env("SOFTHSM2_CONF", &hsm.conf);
     Daemon::launch(command, &data)
 }
@@ -271,7 +270,6 @@ fn a_changed_pin_is_tried_once_and_taken_when_it_is_given() {
     let health = place.health();
     assert!(health.to_string().contains("PIN"), "{health}");
 
-    tokens::pin_file(place.scratch.path(), "87654321");
     std::fs::write(&place.hsm.pin_file, "87654321").unwrap();
     tools::wait_until("the new PIN is taken", || place.works());
     assert_eq!(proxy.count("C_Login CKR_PIN_INCORRECT"), 1);

@@ -6,14 +6,14 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealdisk::clock::{SystemClock, SystemEntropy};
 use sealdisk::config::{Hsm, TokenUri};
 use sealdisk::token::{Object, Token, TokenError, TokenParts, TokenState};
-use support::tokens::{self, PIN, Proxy, SoftHsm, apart};
+use support::softhsm::{self, PIN, SoftHsm, in_own_process};
+use support::tokens::{self, Proxy};
 use support::tools;
 
 const LABEL: &str = "failures";
@@ -55,25 +55,22 @@ const LASTING: [&str; 12] = [
 ];
 
 /// A token behind a proxy, and who uses it.
-struct Bench {
-    hsm: SoftHsm,
+struct Bench<'a> {
+    hsm: &'a SoftHsm,
     proxy: Proxy,
     token: Token,
-    folder: std::path::PathBuf,
 }
 
-impl Bench {
-    fn new(folder: &Path) -> Option<Self> {
-        Self::with(folder, |_| {})
+impl<'a> Bench<'a> {
+    fn new(hsm: &'a SoftHsm) -> Option<Self> {
+        Self::with(hsm, |_| {})
     }
 
-    fn with(folder: &Path, change: impl FnOnce(&mut Hsm)) -> Option<Self> {
-        let hsm = SoftHsm::new(folder)?;
-        let proxy = Proxy::new(folder, &SoftHsm::module())?;
-        hsm.init(LABEL, true);
-        let pin = tokens::pin_file(folder, PIN);
-        let uri = TokenUri::parse(&tokens::uri(LABEL, proxy.library(), &pin)).unwrap();
-        let mut settings = Hsm::new(uri);
+    fn with(hsm: &'a SoftHsm, change: impl FnOnce(&mut Hsm)) -> Option<Self> {
+        let proxy = Proxy::new(hsm.tokens.parent().unwrap(), softhsm::library()?)?;
+        hsm.init(LABEL);
+        let uri = tokens::uri(LABEL, proxy.library(), &hsm.pin_file);
+        let mut settings = Hsm::new(TokenUri::parse(&uri).unwrap());
         settings.workers = 1;
         change(&mut settings);
         let token = Token::open(TokenParts {
@@ -82,10 +79,14 @@ impl Bench {
             entropy: Arc::new(SystemEntropy),
             on_change: Box::new(|_| {}),
         });
-        let (token, folder) = (token.unwrap(), folder.to_owned());
+        let token = token.unwrap();
         let state = token.settle(Duration::from_secs(20));
         assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
-        Some(Self { hsm, proxy, token, folder })
+        Some(Self { hsm, proxy, token })
+    }
+
+    fn give_pin(&self, pin: &str) {
+        std::fs::write(&self.hsm.pin_file, pin).unwrap();
     }
 
     fn is_up(&self) -> bool {
@@ -133,324 +134,339 @@ fn code_of(error: &TokenError) -> Option<String> {
 
 #[test]
 fn a_code_once_is_mended_or_named() {
-    let Some(folder) = apart("a_code_once_is_mended_or_named") else { return };
-    let Some(bench) = Bench::new(&folder) else { return };
-    let key = bench.token.generate("acs/k/v1").unwrap();
-    let seal = || bench.token.seal(&key, DATA, PLAIN);
-    // A session is opened, the key found and checked: all of that is asked for once here.
-    let functions = bench.functions(|| {
+    in_own_process("a_code_once_is_mended_or_named", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let seal = || bench.token.seal(&key, DATA, PLAIN);
+        // A session is opened, the key found and checked: all of that is asked for once here.
+        let functions = bench.functions(|| {
+            bench.token.verify(&key).unwrap();
+            seal().unwrap();
+        });
+        assert!(functions.contains("C_EncryptInit") && functions.contains("C_FindObjects"));
+        for function in ["C_GenerateRandom", "C_EncryptInit", "C_Encrypt"] {
+            assert!(functions.contains(function), "{functions:?}");
+            for code in RECONNECT.iter().chain(&AMBIGUOUS) {
+                let line = format!("{function} 1 return {code}");
+                bench.proxy.obey(&[&line]);
+                seal().unwrap_or_else(|error| panic!("{line}: {error}"));
+                assert!(bench.is_up(), "{line}");
+            }
+            for code in LASTING {
+                let line = format!("{function} 1 return {code}");
+                let error = bench.once(&line, seal, Result::is_err).unwrap_err();
+                assert_eq!(code_of(&error).as_deref(), Some(code), "{line}: {error}");
+                assert_eq!(bench.proxy.count(&format!("C_Finalize {}", "CKR_OK")), 0, "{line}");
+                assert!(bench.is_up(), "{line}");
+                bench.well_again(&key, &line);
+            }
+        }
         bench.token.verify(&key).unwrap();
-        seal().unwrap();
     });
-    assert!(functions.contains("C_EncryptInit") && functions.contains("C_FindObjects"));
-    for function in ["C_GenerateRandom", "C_EncryptInit", "C_Encrypt"] {
-        assert!(functions.contains(function), "{functions:?}");
-        for code in RECONNECT.iter().chain(&AMBIGUOUS) {
-            let line = format!("{function} 1 return {code}");
-            bench.proxy.obey(&[&line]);
-            seal().unwrap_or_else(|error| panic!("{line}: {error}"));
-            assert!(bench.is_up(), "{line}");
-        }
-        for code in LASTING {
-            let line = format!("{function} 1 return {code}");
-            let error = bench.once(&line, seal, Result::is_err).unwrap_err();
-            assert_eq!(code_of(&error).as_deref(), Some(code), "{line}: {error}");
-            assert_eq!(bench.proxy.count(&format!("C_Finalize {}", "CKR_OK")), 0, "{line}");
-            assert!(bench.is_up(), "{line}");
-            bench.well_again(&key, &line);
-        }
-    }
-    bench.token.verify(&key).unwrap();
 }
 
 #[test]
 fn a_code_once_on_the_way_to_a_key_is_mended_or_named() {
-    let name = "a_code_once_on_the_way_to_a_key_is_mended_or_named";
-    let Some(folder) = apart(name) else { return };
-    let Some(bench) = Bench::new(&folder) else { return };
-    let key = bench.token.generate("acs/k/v1").unwrap();
-    let verify = || bench.token.verify(&key);
-    let functions = bench.functions(|| verify().unwrap());
-    for function in &functions {
-        for code in RECONNECT.iter().chain(&AMBIGUOUS) {
-            let line = format!("{function} 1 return {code}");
-            bench.proxy.obey(&[&line]);
-            verify().unwrap_or_else(|error| panic!("{line}: {error}"));
-        }
-        for code in LASTING {
-            let line = format!("{function} 1 return {code}");
-            // Some are no failure of the whole: an attribute that is not told, a closed session.
-            bench.proxy.obey(&[&line]);
-            if let Err(error) = verify() {
-                assert!(
-                    code_of(&error).as_deref() == Some(code)
-                        || matches!(error, TokenError::Unverified { .. } | TokenError::Weak { .. }),
-                    "{line}: {error}"
-                );
+    in_own_process("a_code_once_on_the_way_to_a_key_is_mended_or_named", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let verify = || bench.token.verify(&key);
+        let functions = bench.functions(|| verify().unwrap());
+        for function in &functions {
+            for code in RECONNECT.iter().chain(&AMBIGUOUS) {
+                let line = format!("{function} 1 return {code}");
+                bench.proxy.obey(&[&line]);
+                verify().unwrap_or_else(|error| panic!("{line}: {error}"));
             }
-            bench.well_again(&key, &line);
+            for code in LASTING {
+                let line = format!("{function} 1 return {code}");
+                // Some are no failure of the whole: an attribute that is not told, a closed session.
+                bench.proxy.obey(&[&line]);
+                if let Err(error) = verify() {
+                    assert!(
+                        code_of(&error).as_deref() == Some(code)
+                            || matches!(
+                                error,
+                                TokenError::Unverified { .. } | TokenError::Weak { .. }
+                            ),
+                        "{line}: {error}"
+                    );
+                }
+                bench.well_again(&key, &line);
+            }
         }
-    }
-    verify().unwrap();
+        verify().unwrap();
+    });
 }
 
 #[test]
 fn on_decryption_a_code_is_a_bad_ciphertext_only_if_the_token_works() {
-    let name = "on_decryption_a_code_is_a_bad_ciphertext_only_if_the_token_works";
-    let Some(folder) = apart(name) else { return };
-    let Some(bench) = Bench::new(&folder) else { return };
-    let key = bench.token.generate("acs/k/v1").unwrap();
-    let sealed = bench.token.seal(&key, DATA, PLAIN).unwrap();
-    let open = || bench.token.open_sealed(&key, sealed.iv, DATA, &sealed.bytes);
-    // SoftHSM says CKR_GENERAL_ERROR of these.
-    for spoilt in 0..sealed.bytes.len() {
-        let mut bytes = sealed.bytes.clone();
-        bytes[spoilt] ^= 1;
-        assert!(bench.token.open_sealed(&key, sealed.iv, DATA, &bytes).unwrap().is_none());
-    }
-    assert!(bench.token.open_sealed(&key, sealed.iv, b"other", &sealed.bytes).unwrap().is_none());
-    assert!(bench.is_up());
-    for code in RECONNECT.iter().chain(&AMBIGUOUS) {
-        for function in ["C_DecryptInit", "C_Decrypt"] {
-            let line = format!("{function} 1 return {code}");
-            bench.proxy.obey(&[&line]);
-            let opened = open().unwrap_or_else(|error| panic!("{line}: {error}"));
-            assert_eq!(opened.expect(&line).expose(), PLAIN);
+    in_own_process("on_decryption_a_code_is_a_bad_ciphertext_only_if_the_token_works", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let sealed = bench.token.seal(&key, DATA, PLAIN).unwrap();
+        let open = || bench.token.open_sealed(&key, sealed.iv, DATA, &sealed.bytes);
+        // SoftHSM says CKR_GENERAL_ERROR of these.
+        for spoilt in 0..sealed.bytes.len() {
+            let mut bytes = sealed.bytes.clone();
+            bytes[spoilt] ^= 1;
+            assert!(bench.token.open_sealed(&key, sealed.iv, DATA, &bytes).unwrap().is_none());
         }
-    }
-    for code in BAD_CIPHERTEXT {
-        let line = format!("C_Decrypt 1 return {code}");
-        let opened = bench.once(&line, open, |opened| matches!(opened, Ok(None)));
-        assert!(matches!(opened, Ok(None)), "{line}: {:?}", opened.err());
-        assert_eq!(bench.proxy.count("C_Finalize CKR_OK"), 0, "{line}");
-    }
-    // Of every decryption, the probe's too: then it is the token, and no ciphertext is called bad.
-    for code in AMBIGUOUS {
-        bench.proxy.obey(&[&format!("C_Decrypt * return {code}")]);
-        let refused = open().map(|opened| opened.is_some()).unwrap_err();
-        assert!(matches!(refused, TokenError::Away { .. }), "{code}: {refused}");
-        assert!(refused.to_string().contains(code), "{refused}");
-        bench.well_again(&key, code);
-    }
-    bench.well_again(&key, "all of it");
-    assert!(open().unwrap().is_some());
+        assert!(
+            bench.token.open_sealed(&key, sealed.iv, b"other", &sealed.bytes).unwrap().is_none()
+        );
+        assert!(bench.is_up());
+        for code in RECONNECT.iter().chain(&AMBIGUOUS) {
+            for function in ["C_DecryptInit", "C_Decrypt"] {
+                let line = format!("{function} 1 return {code}");
+                bench.proxy.obey(&[&line]);
+                let opened = open().unwrap_or_else(|error| panic!("{line}: {error}"));
+                assert_eq!(opened.expect(&line).expose(), PLAIN);
+            }
+        }
+        for code in BAD_CIPHERTEXT {
+            let line = format!("C_Decrypt 1 return {code}");
+            let opened = bench.once(&line, open, |opened| matches!(opened, Ok(None)));
+            assert!(matches!(opened, Ok(None)), "{line}: {:?}", opened.err());
+            assert_eq!(bench.proxy.count("C_Finalize CKR_OK"), 0, "{line}");
+        }
+        // Of every decryption, the probe's too: then it is the token, and no ciphertext is called bad.
+        for code in AMBIGUOUS {
+            bench.proxy.obey(&[&format!("C_Decrypt * return {code}")]);
+            let refused = open().map(|opened| opened.is_some()).unwrap_err();
+            assert!(matches!(refused, TokenError::Away { .. }), "{code}: {refused}");
+            assert!(refused.to_string().contains(code), "{refused}");
+            bench.well_again(&key, code);
+        }
+        bench.well_again(&key, "all of it");
+        assert!(open().unwrap().is_some());
+    });
 }
 
 #[test]
 fn what_making_a_key_leaves_behind() {
-    let Some(folder) = apart("what_making_a_key_leaves_behind") else { return };
-    let Some(bench) = Bench::new(&folder) else { return };
-    let token = &bench.token;
-    let functions = bench.functions(|| {
-        let object = token.generate("acs/tried/v1").unwrap();
-        token.destroy(object.id).unwrap();
-    });
-    let keep = token.generate("acs/keep/v1").unwrap();
-    for function in &functions {
-        for code in RECONNECT.iter().chain(&AMBIGUOUS).chain(&LASTING) {
-            // The call has done its work in one case, and not in the other.
-            for verb in ["return", "after"] {
-                let line = format!("{function} 1 {verb} {code}");
-                bench.proxy.obey(&[&line]);
-                let made = token.generate("acs/tried/v1");
-                bench.well_again(&keep, &line);
-                if let Ok(object) = &made {
-                    token.verify(object).unwrap_or_else(|error| panic!("{line}: {error}"));
-                    token.destroy(object.id).unwrap();
-                } else {
-                    let is_lasting = LASTING.contains(code);
-                    assert!(is_lasting, "{line} was not mended: {:?}", made.err());
+    in_own_process("what_making_a_key_leaves_behind", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let token = &bench.token;
+        let functions = bench.functions(|| {
+            let object = token.generate("acs/tried/v1").unwrap();
+            token.destroy(object.id).unwrap();
+        });
+        let keep = token.generate("acs/keep/v1").unwrap();
+        for function in &functions {
+            for code in RECONNECT.iter().chain(&AMBIGUOUS).chain(&LASTING) {
+                // The call has done its work in one case, and not in the other.
+                for verb in ["return", "after"] {
+                    let line = format!("{function} 1 {verb} {code}");
+                    bench.proxy.obey(&[&line]);
+                    let made = token.generate("acs/tried/v1");
+                    bench.well_again(&keep, &line);
+                    if let Ok(object) = &made {
+                        token.verify(object).unwrap_or_else(|error| panic!("{line}: {error}"));
+                        token.destroy(object.id).unwrap();
+                    } else {
+                        let is_lasting = LASTING.contains(code);
+                        assert!(is_lasting, "{line} was not mended: {:?}", made.err());
+                    }
                 }
             }
         }
-    }
-    // What a failed call has made is destroyed when the token can be reached.
-    tools::wait_until("only the kept key is left", || {
-        let labels: Vec<String> =
-            token.keys("acs/").unwrap().into_iter().map(|(_, label)| label).collect();
-        labels.iter().all(|label| label == "acs/keep/v1" || label == "acs/probe")
+        // What a failed call has made is destroyed when the token can be reached.
+        tools::wait_until("only the kept key is left", || {
+            let labels: Vec<String> =
+                token.keys("acs/").unwrap().into_iter().map(|(_, label)| label).collect();
+            labels.iter().all(|label| label == "acs/keep/v1" || label == "acs/probe")
+        });
+        token.verify(&keep).unwrap();
     });
-    token.verify(&keep).unwrap();
 }
 
 #[test]
 fn a_code_without_end_takes_the_token_out_of_use_until_it_ends() {
-    let name = "a_code_without_end_takes_the_token_out_of_use_until_it_ends";
-    let Some(folder) = apart(name) else { return };
-    let Some(bench) = Bench::new(&folder) else { return };
-    let key = bench.token.generate("acs/k/v1").unwrap();
-    let cases = [
-        ("C_EncryptInit", "CKR_DEVICE_REMOVED"),
-        ("C_Encrypt", "CKR_DEVICE_ERROR"),
-        ("C_OpenSession", "CKR_TOKEN_NOT_PRESENT"),
-        ("C_FindObjectsInit", "CKR_SESSION_HANDLE_INVALID"),
-        ("C_Initialize", "CKR_GENERAL_ERROR"),
-        ("C_GetSlotList", "CKR_CRYPTOKI_NOT_INITIALIZED"),
-        ("C_Login", "CKR_FUNCTION_FAILED"),
-    ];
-    for (function, code) in cases {
-        let line = format!("{function} * return {code}");
-        // Whatever it is, the way is broken first.
-        bench.proxy.obey(&[&line, "C_GenerateRandom * return CKR_DEVICE_REMOVED"]);
-        let refused = bench.token.seal(&key, DATA, PLAIN).unwrap_err();
-        assert!(matches!(refused, TokenError::Away { .. }), "{line}: {refused}");
-        // At once and without asking the token: a call that waits for it counts no C_ function.
-        let again = bench.token.seal(&key, DATA, PLAIN).unwrap_err();
-        assert!(matches!(again, TokenError::Away { .. }), "{line}: {again}");
-        assert!(!bench.is_up(), "{line}");
-        bench.well_again(&key, &line);
-        bench.token.verify(&key).unwrap();
-    }
+    in_own_process("a_code_without_end_takes_the_token_out_of_use_until_it_ends", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let cases = [
+            ("C_EncryptInit", "CKR_DEVICE_REMOVED"),
+            ("C_Encrypt", "CKR_DEVICE_ERROR"),
+            ("C_OpenSession", "CKR_TOKEN_NOT_PRESENT"),
+            ("C_FindObjectsInit", "CKR_SESSION_HANDLE_INVALID"),
+            ("C_Initialize", "CKR_GENERAL_ERROR"),
+            ("C_GetSlotList", "CKR_CRYPTOKI_NOT_INITIALIZED"),
+            ("C_Login", "CKR_FUNCTION_FAILED"),
+        ];
+        for (function, code) in cases {
+            let line = format!("{function} * return {code}");
+            // Whatever it is, the way is broken first.
+            bench.proxy.obey(&[&line, "C_GenerateRandom * return CKR_DEVICE_REMOVED"]);
+            let refused = bench.token.seal(&key, DATA, PLAIN).unwrap_err();
+            assert!(matches!(refused, TokenError::Away { .. }), "{line}: {refused}");
+            // At once and without asking the token: a call that waits for it counts no C_ function.
+            let again = bench.token.seal(&key, DATA, PLAIN).unwrap_err();
+            assert!(matches!(again, TokenError::Away { .. }), "{line}: {again}");
+            assert!(!bench.is_up(), "{line}");
+            bench.well_again(&key, &line);
+            bench.token.verify(&key).unwrap();
+        }
+    });
 }
 
 #[test]
 fn a_wrong_pin_is_tried_once() {
-    let Some(folder) = apart("a_wrong_pin_is_tried_once") else { return };
-    let Some(bench) = Bench::new(&folder) else { return };
-    let key = bench.token.generate("acs/k/v1").unwrap();
-    let lost = "C_GenerateRandom 1 first C_Logout";
-    for code in ["CKR_PIN_INCORRECT", "CKR_PIN_LOCKED", "CKR_PIN_INVALID", "CKR_PIN_EXPIRED"] {
-        let refusal = format!("C_Login * return {code}");
-        bench.proxy.obey(&[lost, &refusal]);
-        assert!(bench.token.seal(&key, DATA, PLAIN).is_err(), "{code}");
-        let TokenState::Down { cause, .. } = bench.token.state() else { panic!("{code}: up") };
-        assert!(cause.to_string().contains("PIN"), "{code}: {cause}");
-        // It goes on looking for the token, and asks for the login no more.
-        let looked = "C_GetTokenInfo CKR_OK";
-        let before = bench.proxy.count(looked);
-        tools::wait_until("it has looked again", || bench.proxy.count(looked) >= before + 3);
-        assert_eq!(bench.proxy.count(&format!("C_Login {code}")), 1, "{code}");
-        // Another PIN in the same place is another attempt.
-        tokens::pin_file(&folder, "7777777");
-        tools::wait_until("it was tried", || bench.proxy.count(&format!("C_Login {code}")) == 2);
-        tokens::pin_file(&folder, PIN);
-        bench.well_again(&key, code);
-    }
+    in_own_process("a_wrong_pin_is_tried_once", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let lost = "C_GenerateRandom 1 first C_Logout";
+        for code in ["CKR_PIN_INCORRECT", "CKR_PIN_LOCKED", "CKR_PIN_INVALID", "CKR_PIN_EXPIRED"] {
+            let refusal = format!("C_Login * return {code}");
+            bench.proxy.obey(&[lost, &refusal]);
+            assert!(bench.token.seal(&key, DATA, PLAIN).is_err(), "{code}");
+            let TokenState::Down { cause, .. } = bench.token.state() else { panic!("{code}: up") };
+            assert!(cause.to_string().contains("PIN"), "{code}: {cause}");
+            // It goes on looking for the token, and asks for the login no more.
+            let looked = "C_GetTokenInfo CKR_OK";
+            let before = bench.proxy.count(looked);
+            tools::wait_until("it has looked again", || bench.proxy.count(looked) >= before + 3);
+            assert_eq!(bench.proxy.count(&format!("C_Login {code}")), 1, "{code}");
+            // Another PIN in the same place is another attempt.
+            bench.give_pin("7777777");
+            tools::wait_until("it was tried", || {
+                bench.proxy.count(&format!("C_Login {code}")) == 2
+            });
+            bench.give_pin(PIN);
+            bench.well_again(&key, code);
+        }
+    });
 }
 
 #[test]
 fn a_token_before_its_last_try_is_not_asked() {
-    let Some(folder) = apart("a_token_before_its_last_try_is_not_asked") else { return };
-    let Some(bench) = Bench::new(&folder) else { return };
-    let key = bench.token.generate("acs/k/v1").unwrap();
-    for flag in ["USER_PIN_FINAL_TRY", "USER_PIN_LOCKED"] {
-        let flags = format!("flags +{flag}");
-        bench.proxy.obey(&["C_GenerateRandom 1 first C_Logout", &flags]);
-        assert!(bench.token.seal(&key, DATA, PLAIN).is_err(), "{flag}");
-        let TokenState::Down { cause, .. } = bench.token.state() else { panic!("{flag}: up") };
-        match flag {
-            "USER_PIN_FINAL_TRY" => assert!(matches!(*cause, TokenError::PinFinalTry), "{cause}"),
-            _ => assert!(matches!(*cause, TokenError::PinLocked), "{cause}"),
+    in_own_process("a_token_before_its_last_try_is_not_asked", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        for flag in ["USER_PIN_FINAL_TRY", "USER_PIN_LOCKED"] {
+            let flags = format!("flags +{flag}");
+            bench.proxy.obey(&["C_GenerateRandom 1 first C_Logout", &flags]);
+            assert!(bench.token.seal(&key, DATA, PLAIN).is_err(), "{flag}");
+            let TokenState::Down { cause, .. } = bench.token.state() else { panic!("{flag}: up") };
+            match flag {
+                "USER_PIN_FINAL_TRY" => {
+                    assert!(matches!(*cause, TokenError::PinFinalTry), "{cause}")
+                }
+                _ => assert!(matches!(*cause, TokenError::PinLocked), "{cause}"),
+            }
+            let before = bench.proxy.count("C_GetTokenInfo CKR_OK");
+            tools::wait_until("it has looked again", || {
+                bench.proxy.count("C_GetTokenInfo CKR_OK") >= before + 3
+            });
+            let calls = bench.proxy.calls();
+            assert!(!calls.iter().any(|call| call.starts_with("C_Login")), "{flag}: {calls:?}");
+            bench.well_again(&key, flag);
         }
-        let before = bench.proxy.count("C_GetTokenInfo CKR_OK");
-        tools::wait_until("it has looked again", || {
-            bench.proxy.count("C_GetTokenInfo CKR_OK") >= before + 3
-        });
-        let calls = bench.proxy.calls();
-        assert!(!calls.iter().any(|call| call.starts_with("C_Login")), "{flag}: {calls:?}");
-        bench.well_again(&key, flag);
-    }
+    });
 }
 
 #[test]
 fn what_happens_behind_our_back_is_mended() {
-    let Some(folder) = apart("what_happens_behind_our_back_is_mended") else { return };
-    let Some(bench) = Bench::with(&folder, |hsm| hsm.workers = 4) else { return };
-    let key = bench.token.generate("acs/k/v1").unwrap();
-    for what in ["C_Finalize", "C_CloseAllSessions", "C_Logout"] {
-        for function in ["C_GenerateRandom", "C_EncryptInit", "C_Encrypt"] {
-            let line = format!("{function} 1 first {what}");
-            bench.proxy.obey(&[&line]);
-            std::thread::scope(|scope| {
-                for _ in 0..8 {
-                    scope.spawn(|| {
-                        for _ in 0..5 {
-                            let sealed = bench.token.seal(&key, DATA, PLAIN);
-                            sealed.unwrap_or_else(|error| panic!("{line}: {error}"));
-                        }
-                    });
-                }
-            });
-            bench.well_again(&key, &line);
+    in_own_process("what_happens_behind_our_back_is_mended", |hsm| {
+        let Some(bench) = Bench::with(hsm, |hsm| hsm.workers = 4) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        for what in ["C_Finalize", "C_CloseAllSessions", "C_Logout"] {
+            for function in ["C_GenerateRandom", "C_EncryptInit", "C_Encrypt"] {
+                let line = format!("{function} 1 first {what}");
+                bench.proxy.obey(&[&line]);
+                std::thread::scope(|scope| {
+                    for _ in 0..8 {
+                        scope.spawn(|| {
+                            for _ in 0..5 {
+                                let sealed = bench.token.seal(&key, DATA, PLAIN);
+                                sealed.unwrap_or_else(|error| panic!("{line}: {error}"));
+                            }
+                        });
+                    }
+                });
+                bench.well_again(&key, &line);
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn fewer_sessions_than_workers_are_enough() {
-    let Some(folder) = apart("fewer_sessions_than_workers_are_enough") else { return };
-    let Some(bench) = Bench::with(&folder, |hsm| hsm.workers = 4) else { return };
-    let key = bench.token.generate("acs/k/v1").unwrap();
-    // Everything anew, so that the sessions of before do not count.
-    bench.proxy.obey(&["sessions 2", "C_GenerateRandom 1 first C_Finalize"]);
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                for _ in 0..20 {
-                    bench.token.seal(&key, DATA, PLAIN).unwrap();
-                }
-            });
-        }
+    in_own_process("fewer_sessions_than_workers_are_enough", |hsm| {
+        let Some(bench) = Bench::with(hsm, |hsm| hsm.workers = 4) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        // Everything anew, so that the sessions of before do not count.
+        bench.proxy.obey(&["sessions 2", "C_GenerateRandom 1 first C_Finalize"]);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        bench.token.seal(&key, DATA, PLAIN).unwrap();
+                    }
+                });
+            }
+        });
+        // Not even one for a worker: later it will do.
+        bench.proxy.obey(&["sessions 1", "C_GenerateRandom 1 first C_Finalize"]);
+        let refused = bench.token.seal(&key, DATA, PLAIN).unwrap_err();
+        assert!(
+            refused.to_string().contains("CKR_SESSION_COUNT")
+                || matches!(refused, TokenError::Busy),
+            "{refused}"
+        );
+        bench.well_again(&key, "too few sessions");
     });
-    // Not even one for a worker: later it will do.
-    bench.proxy.obey(&["sessions 1", "C_GenerateRandom 1 first C_Finalize"]);
-    let refused = bench.token.seal(&key, DATA, PLAIN).unwrap_err();
-    assert!(
-        refused.to_string().contains("CKR_SESSION_COUNT") || matches!(refused, TokenError::Busy),
-        "{refused}"
-    );
-    bench.well_again(&key, "too few sessions");
 }
 
 #[test]
 fn calls_that_hang_take_no_caller_with_them() {
-    let Some(folder) = apart("calls_that_hang_take_no_caller_with_them") else { return };
     let short = |hsm: &mut Hsm| (hsm.workers, hsm.timeout) = (2, Duration::from_millis(300));
-    let Some(bench) = Bench::with(&folder, short) else { return };
-    let key = bench.token.generate("acs/k/v1").unwrap();
-    bench.proxy.obey(&["C_Encrypt * hang 600s"]);
-    for _ in 0..4 {
-        let refused = bench.token.seal(&key, DATA, PLAIN).unwrap_err();
-        let is_known = matches!(
-            refused,
-            TokenError::Silent | TokenError::Busy | TokenError::Away { .. }
-        );
-        assert!(is_known, "{refused}");
-    }
-    tools::wait_until("it is said that the token hangs", || !bench.is_up());
-    bench.well_again(&key, "a hung call");
-    assert_eq!(bench.token.load(), (0, 0), "all workers are back");
+    in_own_process("calls_that_hang_take_no_caller_with_them", |hsm| {
+        let Some(bench) = Bench::with(hsm, short) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        bench.proxy.obey(&["C_Encrypt * hang 600s"]);
+        for _ in 0..4 {
+            let refused = bench.token.seal(&key, DATA, PLAIN).unwrap_err();
+            let is_known =
+                matches!(refused, TokenError::Silent | TokenError::Busy | TokenError::Away { .. });
+            assert!(is_known, "{refused}");
+        }
+        tools::wait_until("it is said that the token hangs", || !bench.is_up());
+        bench.well_again(&key, "a hung call");
+        assert_eq!(bench.token.load(), (0, 0), "all workers are back");
+    });
 }
 
 #[test]
 fn what_is_not_in_the_token_stays_recorded_as_it_was() {
-    let name = "what_is_not_in_the_token_stays_recorded_as_it_was";
-    let Some(folder) = apart(name) else { return };
-    let Some(bench) = Bench::new(&folder) else { return };
-    let key = bench.token.generate("acs/k/v1").unwrap();
-    let seal = || bench.token.seal(&key, DATA, PLAIN);
-    bench.hsm.take_out();
-    let away = seal().unwrap_err();
-    assert!(matches!(away, TokenError::Away { .. }), "{away}");
-    // An empty place is not an empty token.
-    std::fs::create_dir(bench.hsm.tokens()).unwrap();
-    let away = seal().unwrap_err();
-    assert!(matches!(away, TokenError::Away { .. }), "{away}");
-    bench.hsm.put_back();
-    bench.well_again(&key, "its absence");
+    in_own_process("what_is_not_in_the_token_stays_recorded_as_it_was", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let seal = || bench.token.seal(&key, DATA, PLAIN);
+        bench.hsm.take_out();
+        let away = seal().unwrap_err();
+        assert!(matches!(away, TokenError::Away { .. }), "{away}");
+        // An empty place is not an empty token.
+        std::fs::create_dir(&bench.hsm.tokens).unwrap();
+        let away = seal().unwrap_err();
+        assert!(matches!(away, TokenError::Away { .. }), "{away}");
+        bench.hsm.put_back();
+        bench.well_again(&key, "its absence");
 
-    // Erased under the same name, then restored.
-    let copy = bench.folder.join("copy");
-    tools::run("cp", &["-a", bench.hsm.tokens().to_str().unwrap(), copy.to_str().unwrap()]);
-    bench.hsm.init(LABEL, false);
-    let missing = || seal().unwrap_err();
-    tools::wait_until("the key is missed", || match missing() {
-        TokenError::Missing { label } => label == "acs/k/v1",
-        TokenError::Away { .. } | TokenError::Code(_) => false,
-        other => panic!("{other}"),
+        // Erased under the same name, then restored.
+        let copy = bench.hsm.tokens.with_extension("copy");
+        tools::run("cp", &["-a", bench.hsm.tokens.to_str().unwrap(), copy.to_str().unwrap()]);
+        bench.hsm.erase(LABEL);
+        let missing = || seal().unwrap_err();
+        tools::wait_until("the key is missed", || match missing() {
+            TokenError::Missing { label } => label == "acs/k/v1",
+            TokenError::Away { .. } | TokenError::Code(_) => false,
+            other => panic!("{other}"),
+        });
+        std::fs::remove_dir_all(&bench.hsm.tokens).unwrap();
+        std::fs::rename(copy, &bench.hsm.tokens).unwrap();
+        tools::wait_until("the key is there again", || seal().is_ok());
+        bench.well_again(&key, "its erasure");
     });
-    std::fs::remove_dir_all(bench.hsm.tokens()).unwrap();
-    std::fs::rename(copy, bench.hsm.tokens()).unwrap();
-    tools::wait_until("the key is there again", || seal().is_ok());
-    bench.well_again(&key, "its erasure");
 }

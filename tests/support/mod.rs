@@ -10,5 +10,6 @@ pub mod layers;
 pub mod luks;
 pub mod needles;
 pub mod signer;
+pub mod softhsm;
 pub mod tokens;
 pub mod tools;

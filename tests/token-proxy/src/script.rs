@@ -5,6 +5,7 @@
 //! log                                        each call and its answer goes to NAME.calls
 //! sessions 3                                 a fourth open session is CKR_SESSION_COUNT
 //! flags +USER_PIN_FINAL_TRY -RNG             of every C_GetTokenInfo
+//! # anything                                 another text, so another script
 //! C_Encrypt 1 return CKR_DEVICE_ERROR        the real module is not called
 //! C_Encrypt 2-4 after CKR_DEVICE_ERROR       it is called; where it says CKR_OK, this is said
 //! C_Login 2.. hang 30s                       until then, or until the script changes; then it is
@@ -77,7 +78,8 @@ impl Script {
     /// The line that is not understood.
     pub fn read(text: &str) -> Result<Self, String> {
         let mut script = Self { text: text.to_owned(), ..Self::default() };
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let is_empty = |line: &str| line.trim().is_empty() || line.starts_with('#');
+        for line in text.lines().filter(|line| !is_empty(line)) {
             script.line(line).ok_or_else(|| format!("not understood: {line}"))?;
         }
         Ok(script)
