@@ -22,7 +22,7 @@ use source::{Source, numbered};
 const RANKS: [&[&str]; 8] = [
     &["units", "secret", "limits", "clock", "metrics"],
     &["crypto", "storage", "catalog", "config"],
-    &["luks2", "ram", "trail"],
+    &["luks2", "ram", "token", "trail"],
     &["layer", "kms"],
     &["disk"],
     &["nbd", "api"],

@@ -55,9 +55,12 @@ fn rotation_refused(error: KmsError) -> ApiError {
         KmsError::Root(error) => match error {
             MalformedSecret
             | SecretNeeded { .. }
-            | SecretUnneeded
+            | SecretUnneeded { .. }
             | ShortPassphrase
             | Unchanged => ApiError::new(400, "InvalidParameter", error.to_string()),
+            RootError::Token(_) => {
+                ApiError::new(503, "ServiceUnavailableTemporary", error.to_string())
+            }
             RootError::Corrupt
             | RootError::Wrong { .. }
             | RootError::Missing { .. }
@@ -66,7 +69,8 @@ fn rotation_refused(error: KmsError) -> ApiError {
             | RootError::Io { .. }
             | RootError::NoCredential { .. }
             | RootError::PassphrasesDiffer
-            | RootError::NoTerminal(_) => ApiError::new(500, "InternalFailure", error.to_string()),
+            | RootError::NoTerminal(_)
+            | RootError::NoThread(_) => ApiError::new(500, "InternalFailure", error.to_string()),
         },
         error => unrecorded(error),
     }

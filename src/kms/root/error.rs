@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::passphrase::PASSPHRASE_BYTES_MIN;
+use crate::token::TokenError;
 
 /// What is wrong with the root key.
 #[derive(Debug)]
@@ -63,7 +64,14 @@ pub enum RootError {
     /// The secret that came with the rotation is no key.
     MalformedSecret,
     /// The key is made here, so none can come with the rotation.
-    SecretUnneeded,
+    SecretUnneeded {
+        /// The provider.
+        provider: &'static str,
+    },
+    /// The token that has it does not do its part.
+    Token(TokenError),
+    /// The system gave no thread to wait for the token.
+    NoThread(io::Error),
     /// The new root key is the one there is.
     Unchanged,
 }
@@ -121,9 +129,11 @@ impl fmt::Display for RootError {
                 "the provider {provider} cannot make a new one by itself; give it with the rotation"
             ),
             Self::MalformedSecret => f.write_str("the new key is not 64 hexadecimal digits"),
-            Self::SecretUnneeded => {
-                f.write_str("the provider file makes the new key itself; give none")
+            Self::SecretUnneeded { provider } => {
+                write!(f, "the provider {provider} makes the new key itself; give none")
             }
+            Self::Token(error) => write!(f, "it is in a token: {error}"),
+            Self::NoThread(error) => write!(f, "the system gives no thread: {error}"),
             Self::Unchanged => f.write_str("the new one is the present one; nothing was done"),
         }
     }
@@ -132,7 +142,10 @@ impl fmt::Display for RootError {
 impl std::error::Error for RootError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } | Self::NoTerminal(source) => Some(source),
+            Self::Io { source, .. } | Self::NoTerminal(source) | Self::NoThread(source) => {
+                Some(source)
+            }
+            Self::Token(error) => Some(error),
             _ => None,
         }
     }
