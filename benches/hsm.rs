@@ -12,7 +12,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench may stop at what it does not expect")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,9 @@ use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::{AuthPin, Ulong};
-use sealdisk::config::TokenUri;
+use sealdisk::clock::{SystemClock, SystemEntropy};
+use sealdisk::config::{Hsm, PinSource, TokenUri};
+use sealdisk::token::{Object, Token, TokenParts, TokenState};
 
 const PLAIN: [u8; 64] = [7; 64];
 const DATA: [u8; 100] = [9; 100];
@@ -126,7 +128,7 @@ struct Raw {
     slot: Slot,
     key: ObjectHandle,
     /// Keeps the login and the key.
-    _anchor: Session,
+    _anchor: Mutex<Session>,
 }
 
 impl Raw {
@@ -139,7 +141,7 @@ impl Raw {
         let is_it = |slot: &Slot| library.get_token_info(*slot).unwrap().label() == label;
         let slot = slots.into_iter().find(is_it).unwrap();
         let anchor = library.open_rw_session(slot).unwrap();
-        let sealdisk::config::PinSource::File(pin) = &uri.pin else { panic!("pin-source=file:") };
+        let PinSource::File(pin) = &uri.pin else { panic!("pin-source=file:") };
         let pin = AuthPin::new(std::fs::read_to_string(pin).unwrap().trim().into());
         anchor.login(UserType::User, Some(&pin)).unwrap();
         let template = [
@@ -151,7 +153,7 @@ impl Raw {
             Attribute::Encrypt(true),
         ];
         let key = anchor.generate_key(&Mechanism::AesKeyGen, &template).unwrap();
-        Self { library, slot, key, _anchor: anchor }
+        Self { library, slot, key, _anchor: Mutex::new(anchor) }
     }
 
     fn run(&self, threads: usize, span: Duration) -> Run {
@@ -162,5 +164,34 @@ impl Raw {
             let parameters = GcmParams::new(&mut iv, &DATA, Ulong::new(128)).unwrap();
             session.encrypt(&Mechanism::AesGcm(parameters), self.key, &PLAIN).unwrap();
         })
+    }
+}
+
+/// The token as the product asks it.
+struct Ours {
+    token: Token,
+    key: Object,
+}
+
+impl Ours {
+    fn new(uri: &TokenUri, workers: usize) -> Self {
+        let mut settings = Hsm::new(uri.clone());
+        settings.workers = workers;
+        let parts = TokenParts {
+            settings,
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy),
+            on_change: Box::new(|_| {}),
+        };
+        let token = Token::open(parts).unwrap();
+        let state = token.settle(Duration::from_secs(20));
+        assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
+        let key = token.generate("acs/bench/v1").unwrap();
+        Self { token, key }
+    }
+
+    fn run(&self, callers: usize, span: Duration) -> Run {
+        let wrap = |(): &mut ()| drop(self.token.seal(&self.key, &DATA, &PLAIN).unwrap());
+        measure(callers, span, || (), wrap)
     }
 }
