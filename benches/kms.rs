@@ -85,6 +85,7 @@ fn kms_in(folder: &std::path::Path) -> Kms {
         clock,
         entropy,
         account,
+        tokens: Vec::new(),
     })
     .expect("a new KMS")
 }

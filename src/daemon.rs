@@ -32,12 +32,14 @@ mod error;
 mod faces;
 mod foundation;
 mod process;
+mod tokens;
 
 pub use error::DaemonError;
 use faces::Faces;
 use foundation::Foundation;
 use process::Wish;
 pub use process::take_data_dir;
+use tokens::{Back, Hsms};
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
@@ -62,6 +64,8 @@ pub struct Ready {
     pub root_key_created: bool,
     /// File that tells the owner's access key; in development alone.
     pub access_key: Option<PathBuf>,
+    /// The configured tokens and how each is.
+    pub hsms: Vec<String>,
     /// How well keys in memory are kept.
     pub protection: Protection,
     /// What the last run left behind.
@@ -80,6 +84,9 @@ struct House {
     entropy: Arc<dyn Entropy>,
     metrics: PrometheusHandle,
     account: Account,
+    /// A token has come back.
+    back: Back,
+    caller: Caller,
     _lock: File,
 }
 
@@ -140,6 +147,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         account_id: config.account_id.clone(),
     }));
     let access_key = first_start(config, (&*ram, &*trail), (is_new, &caller))?;
+    let Hsms { tokens, back } = tokens::open(config, (&clock, &entropy), (&trail, &account))?;
     let kms = Arc::new(Kms::open(KmsParts {
         catalog: Arc::clone(&catalog),
         trail: Arc::clone(&trail),
@@ -148,6 +156,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
         account: account.clone(),
+        tokens,
     })?);
     let disks = Arc::new(Disks::new(DisksParts {
         catalog,
@@ -166,6 +175,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         root_key: root.provider().place(),
         root_key_created,
         access_key,
+        hsms: tokens::shown(&kms),
         protection: secret::protection(),
         recovery,
     };
@@ -180,6 +190,8 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         entropy,
         metrics,
         account,
+        back,
+        caller,
         _lock: lock,
     };
     Ok((house, ready))
@@ -261,6 +273,12 @@ fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
                 &metrics::LATENCY_BUCKETS_SECONDS,
             )
         })
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(
+                buckets(metrics::HSM_SECONDS),
+                &metrics::LATENCY_BUCKETS_SECONDS,
+            )
+        })
         .map_err(|error| DaemonError::Metrics(Box::new(error)))?
         .build_recorder();
     let handle = recorder.handle();
@@ -311,6 +329,9 @@ async fn serve_control_plane(
     timers.spawn(fold_metrics(house.metrics.clone()));
     timers.spawn(run_due(Arc::clone(&house.kms)));
     timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
+    timers.spawn(tokens::tend(Arc::clone(&house.kms)));
+    let (back, disks) = (Arc::clone(&house.back), Arc::clone(&house.disks));
+    timers.spawn(tokens::reopen_disks(back, disks, house.caller.clone()));
     announce(ready);
     while signals.wait().await == Wish::Reload {
         faces::reload(tls.as_deref());

@@ -120,6 +120,7 @@ impl House {
             clock: clock.clone(),
             entropy,
             account: account(),
+            tokens: Vec::new(),
         });
         Self { kms: kms.unwrap(), trail, catalog, clock, is_broken, scratch }
     }

@@ -59,6 +59,7 @@ impl House {
             clock: clock.clone(),
             entropy,
             account: Account { account_id: ACCOUNT.into(), region: "cn-hangzhou".into() },
+            tokens: Vec::new(),
         });
         Self { kms: kms.unwrap(), trail, catalog, clock, scratch }
     }

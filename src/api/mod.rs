@@ -6,7 +6,7 @@
 //! rpc.rs     query + form + headers -> Call        pure, fuzzed
 //! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts
 //! dispatch.rs (version, action) -> handler         one table
-//! kms*.rs ecs.rs actiontrail.rs own.rs keeping.rs  one small function an action
+//! kms*.rs ecs.rs actiontrail.rs own.rs hsm.rs …  one small function an action
 //! error.rs   domain error -> published code        the only such table
 //! format.rs  JSON or XML
 //! ```
@@ -33,6 +33,7 @@ mod ecs;
 pub mod error;
 mod format;
 mod gate;
+mod hsm;
 mod http;
 mod keeping;
 mod kms;

@@ -6,7 +6,7 @@ use super::answer::Answer;
 use super::dispatch::{Handler, authorise};
 use super::error::ApiError;
 use super::rpc::Parameters;
-use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, keeping, status};
+use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, hsm, keeping, status};
 use crate::catalog::{CacheMode, DiskLimits};
 use crate::disk::{CreateDisk, PerformanceChange};
 use crate::limits;
@@ -27,6 +27,9 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "RotateRootKey" => keeping::rotate_root_key,
         "CreateBackup" => keeping::create_backup,
         "ModifyDiskPerformance" => modify_disk_performance,
+        "RotateKey" | "DescribeHsms" | "ListHsmOrphans" | "DestroyHsmOrphans" => {
+            return hsm::handler(action);
+        }
         _ => return None,
     })
 }

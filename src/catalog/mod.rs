@@ -31,6 +31,16 @@ pub enum Operation {
     InsertKeyVersion(KeyVersionRecord),
     /// Replaces store and material of a key version.
     UpdateKeyVersion(KeyVersionRecord),
+    /// So many uses of a key version to encrypt are spoken for, if as many were as the caller saw;
+    /// else the whole change fails with [`CatalogError::Changed`].
+    ReserveWraps {
+        /// The version.
+        version_id: String,
+        /// What [`Catalog::reserved_wraps`] gave.
+        seen: u64,
+        /// How many they are then.
+        reserved: u64,
+    },
     /// Replaces the policy of a key.
     PutKeyPolicy {
         /// The key.
@@ -220,6 +230,9 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
         key_id: &str,
         page: Page,
     ) -> Result<Listed<KeyVersionRecord>, CatalogError>;
+
+    /// Uses of a key version to encrypt that are spoken for; 0 if it was never used.
+    fn reserved_wraps(&self, version_id: &str) -> Result<u64, CatalogError>;
 
     /// The policy of a key, if one was ever put.
     fn key_policy(&self, key_id: &str) -> Result<Option<String>, CatalogError>;

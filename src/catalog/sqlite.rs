@@ -30,7 +30,9 @@ mod row;
 pub use copy::read_root;
 
 /// Format of the tables below; a file with a greater one is refused.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// What format 2 has beside the tables of format 1: how often key versions have encrypted.
+const KEY_WRAPS: &str = include_str!("sqlite/key_wraps.sql");
 /// `SLDK`: tells our file from any other SQLite database.
 const APPLICATION_ID: i32 = 0x534c_444b;
 /// How long a statement waits for another process's lock before the call fails.
@@ -148,6 +150,10 @@ impl Catalog for SqliteCatalog {
         page: Page,
     ) -> Result<Listed<KeyVersionRecord>, CatalogError> {
         self.read(|reader| question::key_versions(reader, key_id, page))
+    }
+
+    fn reserved_wraps(&self, version_id: &str) -> Result<u64, CatalogError> {
+        self.read(|reader| question::reserved_wraps(reader, version_id))
     }
 
     fn key_policy(&self, key_id: &str) -> Result<Option<String>, CatalogError> {
@@ -276,6 +282,9 @@ fn check_or_create_format(path: &Path, writer: &mut Connection) -> Result<(), Ca
     }
     match u32::try_from(format) {
         Ok(FORMAT) => Ok(()),
+        Ok(1) => add_key_wraps(&transaction)
+            .and_then(|()| transaction.commit())
+            .map_err(|error| failure(path, "upgrading it to format 2", Cause::Sqlite(error))),
         Ok(found) if found > FORMAT => Err(CatalogError::Newer { found, known: FORMAT }),
         _ => Err(failure(
             path,
@@ -288,6 +297,12 @@ fn check_or_create_format(path: &Path, writer: &mut Connection) -> Result<(), Ca
 fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(include_str!("sqlite/tables.sql"))?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    add_key_wraps(connection)
+}
+
+/// From format 1 to format 2.
+fn add_key_wraps(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(KEY_WRAPS)?;
     connection.pragma_update(None, "user_version", FORMAT)
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::backup::BackupCommand;
 use super::endpoint::Endpoint;
+use super::hsm::HsmCommand;
 pub use super::key_arguments::{
     AliasAndKey, AliasCommand, CreateKey, Input, KeyCommand, KeyName, Pairs, SignKey,
 };
@@ -15,7 +16,7 @@ use super::ram::arguments::{PolicyCommand, RoleCommand, UserCommand};
 use super::root::RootCommand;
 use super::trail::TrailCommand;
 use crate::config::quantity::{QuantityError, parse_size};
-use crate::config::{AddressError, parse_listen_address};
+use crate::config::{AddressError, TokenUri, parse_listen_address};
 use crate::limits::{BYTES_PER_SECOND_LIMITS, IOPS_LIMITS};
 use crate::units::ByteCount;
 
@@ -105,6 +106,12 @@ pub enum Command {
         #[command(subcommand)]
         command: RootCommand,
     },
+    /// Look at the tokens that keep keys, and check them
+    Hsm {
+        /// What to do.
+        #[command(subcommand)]
+        command: HsmCommand,
+    },
     /// Back up keys and all else the catalog knows, and restore it
     Backup {
         /// What to do.
@@ -141,6 +148,10 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
           value_parser = listen)]
     pub http: Option<Listen>,
+    /// Keep keys of the protection level HSM in this token: pkcs11:token=…?module-path=…&pin-source=…
+    #[arg(long, value_name = "URI", requires = "dev", conflicts_with = "config",
+          value_parser = TokenUri::parse)]
+    pub hsm: Option<TokenUri>,
 }
 
 /// An address to listen at; `None` is `off`.

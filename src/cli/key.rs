@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::arguments::{CreateKey, KeyCommand};
-use super::client::{Client, KMS, text, wrapped};
+use super::client::{Client, KMS, OWN, text, wrapped};
 use super::failure::Failure;
 use super::output::{Cell, Output, Table, human_age, render_fields};
 use super::{key_import, key_use};
@@ -40,7 +40,12 @@ pub(super) fn run(command: KeyCommand, client: &Client, output: &Output) -> Resu
             output.note(&format!("\nsealdisk key cancel-deletion {}   keeps it", key.key))
         }
         K::CancelDeletion(key) => change("CancelKeyDeletion", &key.key, &[]),
-        K::Rotate { key, every, never } => rotate(client, output, &key.key, (every, never)),
+        K::Rotate { key, now: true, .. } => {
+            let id = resolve(client, &key.key)?;
+            client.call(OWN, "RotateKey", &[("KeyId", &id)])?;
+            show(&describe(client, &id)?, output)
+        }
+        K::Rotate { key, every, never, .. } => rotate(client, output, &key.key, (every, never)),
         K::Versions(key) => versions(client, output, &key.key),
         K::Import { key, material, expires } => {
             let id = resolve(client, &key.key)?;
@@ -99,6 +104,7 @@ fn create(wanted: &CreateKey, client: &Client, output: &Output) -> Result<(), Fa
     let optional = [
         ("KeySpec", wanted.spec.as_deref()),
         ("KeyUsage", wanted.usage.as_deref()),
+        ("ProtectionLevel", wanted.protection_level.as_deref()),
         ("Origin", wanted.origin.as_deref()),
         ("DKMSInstanceId", wanted.instance.as_deref()),
         ("RotationInterval", wanted.rotate_every.as_deref()),
@@ -137,7 +143,7 @@ fn rotate(
         }
         None if never => change(client, output, "UpdateRotationPolicy", (key, &[switch("false")])),
         None => change(client, output, "CreateKeyVersion", (key, &[])).map_err(|failure| {
-            failure.hint("only key pairs, once a week; others take --every SPAN")
+            failure.hint("only key pairs, once a week; others take --now or --every SPAN")
         }),
     }
 }

@@ -16,6 +16,7 @@ mod disk;
 pub mod endpoint;
 mod export;
 pub mod failure;
+pub mod hsm;
 mod key;
 mod key_arguments;
 mod key_import;
@@ -67,6 +68,7 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Layer { command } => layer::run(&command, output),
         Command::Trail { command } => trail::run(&command, client, output),
         Command::Root { command } => root::run(&command, &client()?, output),
+        Command::Hsm { command } => hsm::run(&command, client, output),
         Command::Backup { command } => backup::run(&command, client, output),
     }
 }

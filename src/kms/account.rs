@@ -1,4 +1,4 @@
-//! What an account has: its region, the service's standing, its one instance.
+//! What an account has: its region, the service's standing, its instances.
 
 use super::{Action, Kms, KmsError, Paging};
 use crate::catalog::Listed;
@@ -25,7 +25,7 @@ impl Kms {
         })
     }
 
-    /// ListKmsInstances: ids. There is one, of software.
+    /// ListKmsInstances: ids. There is one of software, and one of hardware for each token.
     ///
     /// # Errors
     /// The published refusals.
@@ -37,19 +37,16 @@ impl Kms {
         self.call(caller, Action::ListKmsInstances, |call| {
             self.allow(call, &self.account.arn("*"))?;
             let page = paging.page()?;
-            let items = if page.offset == 0 { vec![self.instance_id()] } else { Vec::new() };
-            Ok(Listed { items, total: 1 })
+            let mut all = vec![self.instance_id()];
+            all.extend(self.hsms.iter().map(|store| store.instance_id()));
+            let (total, skip) = (all.len() as u64, usize::try_from(page.offset));
+            let items = all.into_iter().skip(skip.unwrap_or(usize::MAX)).take(paging.size as usize);
+            Ok(Listed { items: items.collect(), total })
         })
     }
 
-    /// The id of the account's instance; not published, so of a form of our own.
+    /// The id of the account's instance of software; not published, so of a form of our own.
     pub fn instance_id(&self) -> String {
         format!("kst-{}", self.account.account_id)
-    }
-
-    /// # Errors
-    /// [`KmsError::InstanceNotFound`] for any other.
-    pub(super) fn check_instance(&self, id: &str) -> Result<(), KmsError> {
-        if id == self.instance_id() { Ok(()) } else { Err(KmsError::InstanceNotFound) }
     }
 }

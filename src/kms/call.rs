@@ -170,12 +170,28 @@ impl Kms {
         call: &mut Call<'_>,
         operations: &[Operation],
     ) -> Result<(), KmsError> {
+        let committed = self.commit_recorded(call, operations);
+        if committed.is_err() {
+            self.discard_objects(operations);
+        }
+        committed
+    }
+
+    fn commit_recorded(
+        &self,
+        call: &mut Call<'_>,
+        operations: &[Operation],
+    ) -> Result<(), KmsError> {
         let event = self.event(call)?;
+        let leaving = self.leaving(operations)?;
         let mut refusal = None;
         let mut gate = || {
-            self.trail.record(&event).map_err(|error| {
-                refusal = Some(error.clone());
-                Box::new(error) as Box<dyn std::error::Error + Send + Sync>
+            let recorded = self.trail.record(&event).map_err(KmsError::Unrecorded);
+            // What a token has of them goes now or never: after the commit nothing would know it.
+            recorded.and_then(|()| self.destroy_objects(&leaving)).map_err(|error| {
+                let shown = error.to_string();
+                refusal = Some(error);
+                Box::from(shown)
             })
         };
         let applied = self.catalog.apply(operations, &mut gate);
@@ -184,7 +200,7 @@ impl Kms {
                 call.needs_no_record();
                 Ok(())
             }
-            (Err(CatalogError::Gate(_)), Some(error)) => Err(KmsError::Unrecorded(error)),
+            (Err(CatalogError::Gate(_)), Some(error)) => Err(error),
             // If the gate had passed, the record of the failure follows that of the attempt.
             (Err(error), _) => Err(error.into()),
         }

@@ -6,6 +6,7 @@ use super::remote::RemoteError;
 use super::root::RootError;
 use crate::catalog::CatalogError;
 use crate::ram::RamError;
+use crate::token::{OaepHash, TokenError};
 use crate::trail::TrailError;
 
 /// A refusal or a failure. Says nothing of key material, and of a ciphertext only that it is not
@@ -76,6 +77,20 @@ pub enum KmsError {
         /// The store.
         store: String,
     },
+    /// The token that has the material does not do its part.
+    Hsm {
+        /// Why.
+        error: TokenError,
+        /// The key is one of a KMS instance.
+        is_of_instance: bool,
+    },
+    /// The token unwraps imported material under this hash alone.
+    WrappingOfToken {
+        /// Which.
+        hash: OaepHash,
+    },
+    /// The key version has encrypted as often as it may.
+    WornOut,
     /// The cryptographic library could not make a key pair.
     Entropy,
     /// The root key does not fit the catalog.
@@ -107,6 +122,12 @@ impl KmsError {
                 format!("The specified parameter \"{name}\" is not valid.")
             }
             Self::Remote(error) => error.to_string(),
+            Self::Hsm { error, .. } => format!("{}: {}.", self.text(), error.brief()),
+            Self::WrappingOfToken { hash } => format!(
+                "The specified parameter \"WrappingAlgorithm\" is not valid: this HSM takes \
+                 RSAES_OAEP_{}.",
+                hash.as_str()
+            ),
             other => other.text().to_owned(),
         }
     }
@@ -118,6 +139,14 @@ impl KmsError {
             Self::NoPermission => Self::DryRunAccessDenied,
             refusal if refusal.status() < 500 => Self::DryRunInvalid,
             failure => failure,
+        }
+    }
+
+    /// With a token's failure as keys of an instance show it.
+    pub(super) fn of_instance(self, is_of_instance: bool) -> Self {
+        match self {
+            Self::Hsm { error, .. } => Self::Hsm { error, is_of_instance },
+            other => other,
         }
     }
 
@@ -151,6 +180,14 @@ impl KmsError {
             Self::StateModifiedFailed => ("Rejected.StateModifiedFailed", 409),
             Self::Unrecorded(_) => ("ServiceUnavailableTemporary", 503),
             Self::StoreMissing { .. } => ("ServiceUnavailableTemporary", 503),
+            // Later it will do; clients try again.
+            Self::Hsm { error: TokenError::Busy | TokenError::Silent, .. } => {
+                ("ServiceUnavailableTemporary", 503)
+            }
+            Self::Hsm { is_of_instance: true, .. } => ("Forbidden.DKMSInstanceStateInvalid", 409),
+            Self::Hsm { is_of_instance: false, .. } => ("ServiceUnavailableTemporary", 503),
+            Self::WrappingOfToken { .. } => ("InvalidParameter", 400),
+            Self::WornOut => ("Rejected.LimitExceeded", 400),
             Self::Remote(error) => error.published(),
             Self::Catalog(_)
             | Self::DamagedMaterial { .. }
@@ -163,7 +200,19 @@ impl KmsError {
     /// The table's messages; those of parameters come from [`KmsError::message`].
     const fn text(&self) -> &'static str {
         match self {
-            Self::MissingParameter(_) | Self::InvalidParameter(_) | Self::Remote(_) => "",
+            Self::MissingParameter(_)
+            | Self::InvalidParameter(_)
+            | Self::Remote(_)
+            | Self::WrappingOfToken { .. } => "",
+            Self::Hsm { is_of_instance: true, .. } => {
+                "The specified DKMSInstance is not in a state to do this"
+            }
+            Self::Hsm { is_of_instance: false, .. } => {
+                "Service unavailable temporarily: the key's HSM cannot do this"
+            }
+            Self::WornOut => {
+                "The key version has encrypted as often as is safe (2^32); rotate the key."
+            }
             Self::KeyNotFound => "The specified Key is not found.",
             Self::KeyVersionNotFound => "The specified KeyVersion is not found.",
             Self::AliasNotFound => "The specified Alias is not found.",
@@ -222,6 +271,7 @@ impl fmt::Display for KmsError {
             Self::StoreMissing { store } => {
                 write!(f, "the material is in store {store}, which is not configured; configure it")
             }
+            Self::Hsm { error, .. } => write!(f, "{error}"),
             Self::Entropy => f.write_str("the library made no key pair"),
             Self::Root(error) => write!(f, "{error}"),
             Self::Remote(error) => write!(f, "{error}"),
@@ -239,6 +289,7 @@ impl std::error::Error for KmsError {
             Self::Root(error) => Some(error),
             Self::Remote(error) => Some(error),
             Self::Ram(error) => Some(error),
+            Self::Hsm { error, .. } => Some(error),
             _ => None,
         }
     }

@@ -44,6 +44,8 @@ pub enum Action {
     DeleteKeyMaterial,
     ExpireKeyMaterial,
     RotateKey,
+    ListOrphans,
+    DestroyOrphans,
     SetDeletionProtection,
     GetKeyPolicy,
     SetKeyPolicy,
@@ -182,6 +184,8 @@ impl Action {
             A::DeleteKeyMaterial => "DeleteKeyMaterial",
             A::ExpireKeyMaterial => "ExpireKeyMaterial",
             A::RotateKey => "RotateKey",
+            A::ListOrphans => "ListHsmOrphans",
+            A::DestroyOrphans => "DestroyHsmOrphans",
             A::SetDeletionProtection => "SetDeletionProtection",
             A::GetKeyPolicy => "GetKeyPolicy",
             A::SetKeyPolicy => "SetKeyPolicy",
@@ -203,6 +207,7 @@ impl Action {
                 self,
                 A::DescribeKey
                     | A::CreateKeyVersion
+                    | A::RotateKey
                     | A::ListKeyVersions
                     | A::DescribeKeyVersion
                     | A::GetPublicKey
@@ -228,7 +233,8 @@ impl Action {
             | A::GetKeyPolicy
             | A::GetPublicKey
             | A::DescribeAccountKmsStatus
-            | A::ListKmsInstances => Class::Look,
+            | A::ListKmsInstances
+            | A::ListOrphans => Class::Look,
             A::Encrypt
             | A::Decrypt
             | A::GenerateDataKey

@@ -204,6 +204,18 @@ impl TokenError {
         )
     }
 
+    /// What a client of the API may know: the cause, not what else is in the library.
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Library { .. } => "its library cannot be loaded".into(),
+            Self::NoToken { .. } => "the token is not there".into(),
+            Self::ManyTokens { .. } => "several tokens could be meant".into(),
+            Self::Pin(_) => "its PIN cannot be read".into(),
+            Self::Away { cause } => cause.brief(),
+            other => other.to_string(),
+        }
+    }
+
     /// The same failure, once the probe has told that the way to the token is sound.
     pub(super) fn settled(self) -> Self {
         match self {

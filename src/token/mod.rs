@@ -27,6 +27,7 @@ use crate::config::Hsm;
 use crate::metrics;
 use crate::secret::Secret;
 
+mod check;
 mod failure;
 mod gcm;
 mod link;
@@ -37,6 +38,7 @@ mod pin;
 mod select;
 mod worker;
 
+pub use check::{Finding, Verdict, check};
 pub use failure::{Code, FoundToken, TokenError};
 pub use gcm::{IV_BYTES, Sealed, TAG_BYTES};
 use link::Link;
@@ -334,6 +336,18 @@ impl Token {
             }
             made => made.inspect_err(|error| self.doom_unless_untouched(id, error)),
         }
+    }
+
+    /// Whether a private half of this id is there.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn has_private_key(&self, id: [u8; ID_BYTES]) -> Result<bool, TokenError> {
+        self.ask("find", Access::Read, move |desk| match pair::find(desk.session, &id, "") {
+            Ok(_) => Ok(true),
+            Err(TokenError::Missing { .. }) => object::probe(desk.session).map(|()| false),
+            Err(error) => Err(error),
+        })
     }
 
     /// Ids and labels of our keys: of those whose label begins with `prefix`.

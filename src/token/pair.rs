@@ -46,6 +46,14 @@ impl PairBits {
 }
 
 impl OaepHash {
+    /// As the names of wrappings end.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha256 => "SHA_256",
+            Self::Sha1 => "SHA_1",
+        }
+    }
+
     /// How who wraps must pad.
     pub const fn padding(self) -> Padding {
         match self {

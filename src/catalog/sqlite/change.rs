@@ -34,6 +34,14 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
             "UPDATE key_version SET store = ?2, wrapped_material = ?3 WHERE version_id = ?1",
             params![version.version_id, version.store, version.wrapped_material],
         )?),
+        Operation::ReserveWraps { version_id, seen, reserved } => {
+            let updated = connection.execute(
+                "INSERT INTO key_wraps (version_id, reserved) VALUES (?1, ?2) \
+                 ON CONFLICT DO UPDATE SET reserved = excluded.reserved WHERE reserved = ?3",
+                params![version_id, row::signed(*reserved), row::signed(*seen)],
+            )?;
+            if updated == 1 { Ok(()) } else { Err(Refusal::Changed) }
+        }
         Operation::PutKeyPolicy { key_id, policy } => one(connection.execute(
             "INSERT INTO key_policy (key_id, policy) VALUES (?1, ?2) \
              ON CONFLICT DO UPDATE SET policy = excluded.policy",

@@ -37,6 +37,12 @@ pub(super) fn key_versions(
     list.page(reader, vec![Box::new(key_id.to_owned())], page, row::version)
 }
 
+pub(super) fn reserved_wraps(reader: &Connection, version_id: &str) -> rusqlite::Result<u64> {
+    let text = "SELECT reserved FROM key_wraps WHERE version_id = ?1";
+    let reserved = reader.prepare_cached(text)?.query_row([version_id], |row| row.get(0));
+    Ok(reserved.optional()?.map_or(0, i64::cast_unsigned))
+}
+
 pub(super) fn key_policy(reader: &Connection, key_id: &str) -> rusqlite::Result<Option<String>> {
     let mut statement = reader.prepare_cached("SELECT policy FROM key_policy WHERE key_id = ?1")?;
     statement.query_row([key_id], |row| row.get(0)).optional()
