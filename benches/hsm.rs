@@ -12,8 +12,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench may stop at what it does not expect")]
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};

@@ -43,6 +43,8 @@ pub enum TokenError {
     PinFinalTry,
     /// The PIN is locked.
     PinLocked,
+    /// The PIN has expired.
+    PinExpired,
     /// The token has no user PIN yet.
     PinUnset,
     /// The token cannot do this at all.
@@ -113,6 +115,9 @@ pub struct FoundToken {
     pub model: String,
 }
 
+/// CKR_AEAD_DECRYPT_FAILED of PKCS #11 3.0; the binding has no name for it.
+const AEAD_DECRYPT_FAILED: u64 = 0x42;
+
 /// What a failure means for the way to the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -154,7 +159,8 @@ impl Code {
     pub(super) const fn is_bad_ciphertext(self) -> bool {
         matches!(
             self.code,
-            RvError::EncryptedDataInvalid
+            RvError::UnknownErrorCode(AEAD_DECRYPT_FAILED)
+                | RvError::EncryptedDataInvalid
                 | RvError::EncryptedDataLenRange
                 | RvError::DataInvalid
                 | RvError::DataLenRange
@@ -191,6 +197,11 @@ impl TokenError {
         }
     }
 
+    /// Whether the token has no session left for who asked.
+    pub(super) const fn is_no_session(&self) -> bool {
+        matches!(self, Self::Code(Code { code: RvError::SessionCount, .. }))
+    }
+
     /// Whether the PIN is the matter: nothing but its keeper can mend that.
     pub(super) const fn is_of_pin(&self) -> bool {
         matches!(
@@ -200,6 +211,7 @@ impl TokenError {
                 | Self::PinRefusedBefore
                 | Self::PinFinalTry
                 | Self::PinLocked
+                | Self::PinExpired
                 | Self::PinUnset
         )
     }
@@ -241,6 +253,9 @@ impl From<Error> for TokenError {
 /// As the standard writes them: `C_EncryptInit: CKR_DEVICE_ERROR`.
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let RvError::UnknownErrorCode(code) = self.code {
+            return write!(f, "C_{:?}: CKR {code:#x}", self.function);
+        }
         write!(f, "C_{:?}: CKR", self.function)?;
         for letter in format!("{:?}", self.code).chars() {
             if letter.is_ascii_uppercase() {
@@ -302,6 +317,10 @@ impl fmt::Display for TokenError {
             ),
             Self::PinLocked => f.write_str(
                 "the PIN of the token is locked; let its security officer set a new one",
+            ),
+            Self::PinExpired => f.write_str(
+                "the PIN of the token has expired (CKR_PIN_EXPIRED); set a new one by the vendor's \
+                 tool, then put it where it is kept",
             ),
             Self::PinUnset => f.write_str("the token has no user PIN yet; initialise it"),
             Self::Unsupported { what } => write!(f, "the token cannot do this: {what}"),

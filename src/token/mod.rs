@@ -4,6 +4,8 @@
 //! Token      what can be asked: generate, seal, open, destroy, import
 //! worker.rs  threads with a session each, a bounded queue, deadlines
 //! link.rs    the way there: library, slot, login; broken and mended by one at a time
+//! keeper.rs  looks for the token, and looks after it
+//! login.rs   a wrong PIN is tried once
 //! module.rs  one object for each library, for the whole process
 //! object.rs gcm.rs pair.rs    what is done in a session
 //! failure.rs                  what a return code means
@@ -17,7 +19,7 @@
 //! broken token; a login cannot be checked while somebody is logged in; one session in two threads
 //! ends the process.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cryptoki::object::ObjectClass;
@@ -30,7 +32,9 @@ use crate::secret::Secret;
 mod check;
 mod failure;
 mod gcm;
+mod keeper;
 mod link;
+mod login;
 mod module;
 mod object;
 mod pair;
@@ -41,20 +45,13 @@ mod worker;
 pub use check::{Finding, Verdict, check};
 pub use failure::{Code, FoundToken, TokenError};
 pub use gcm::{IV_BYTES, Sealed, TAG_BYTES};
+use keeper::Keeper;
 use link::Link;
 pub use link::TokenState;
-use module::lock;
 pub use object::{CHECK_BYTES, Check, ID_BYTES, Object};
 pub use pair::{OaepHash, PairBits};
 pub use pin::PinError;
 use worker::{Access, Crew, Desk};
-
-/// How often a token in use is probed, so that its state is known where nobody asks it.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Pauses between attempts to find a token again: doubled from the first to the last.
-const RETRY_MIN: Duration = Duration::from_millis(250);
-const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// Objects that are listed at once.
 const LISTED_MAX: usize = 10_000;
@@ -78,21 +75,6 @@ pub struct Token {
     keeper: Arc<Keeper>,
 }
 
-/// What the thread that looks after a token shares with it.
-struct Keeper {
-    duties: Mutex<Duties>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Duties {
-    is_stopped: bool,
-    /// The first attempt has ended.
-    has_looked: bool,
-    /// Objects that nobody will ever ask for: what a call that was given up has made after all.
-    doomed: Vec<[u8; ID_BYTES]>,
-}
-
 /// What [`Token::import_pair`] made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportPair {
@@ -112,9 +94,14 @@ impl Token {
     pub fn open(parts: TokenParts) -> std::io::Result<Self> {
         let TokenParts { settings, clock, entropy, on_change } = parts;
         let Hsm { name, uri, workers, timeout } = settings;
-        let link = Arc::new(Link::new((name, uri, timeout), (clock, entropy), on_change));
+        let keeper = Arc::new(Keeper::default());
+        let bell = Box::new({
+            let keeper = Arc::clone(&keeper);
+            move || keeper.wake()
+        });
+        let link = Link::new((name, uri, timeout), (clock, entropy), (on_change, bell));
+        let link = Arc::new(link);
         let crew = Crew::start(&link, workers)?;
-        let keeper = Arc::new(Keeper { duties: Mutex::default(), changed: Condvar::new() });
         let token = Self { link, crew, keeper };
         let (link, crew) = (Arc::clone(&token.link), Arc::clone(&token.crew));
         let keeper = Arc::clone(&token.keeper);
@@ -141,9 +128,7 @@ impl Token {
 
     /// Waits until the first attempt to find it has ended, at most `timeout`; how it is then.
     pub fn settle(&self, timeout: Duration) -> TokenState {
-        let duties = lock(&self.keeper.duties);
-        let waiting = |duties: &mut Duties| !duties.has_looked;
-        drop(self.keeper.changed.wait_timeout_while(duties, timeout, waiting));
+        self.keeper.settle(timeout);
         self.state()
     }
 
@@ -205,12 +190,10 @@ impl Token {
         let (key, data, sealed) = (key.clone(), data.to_vec(), sealed.to_vec());
         let opened = self.ask("open", Access::Read, move |desk| {
             let key = desk.find(&key)?;
-            match gcm::open(desk.session, key, iv, &data, &sealed) {
-                Err(TokenError::Code(code)) if code.is_bad_ciphertext() => Ok(None),
-                opened => opened,
-            }
+            gcm::open(desk.session, key, iv, &data, &sealed)
         });
         match opened {
+            Err(TokenError::Code(code)) if code.is_bad_ciphertext() => Ok(None),
             // Twice, and the token does its work: the ciphertext is at fault.
             Err(TokenError::Settled(_)) => Ok(None),
             opened => opened,
@@ -245,8 +228,7 @@ impl Token {
     /// Destroys what has this id as soon as the token can be reached; what this process has made
     /// and nobody has recorded.
     pub fn doom(&self, id: [u8; ID_BYTES]) {
-        lock(&self.keeper.duties).doomed.push(id);
-        self.keeper.changed.notify_all();
+        self.keeper.doom(id);
     }
 
     /// Makes a pair for one import, and finds out under which hash the token unwraps.
@@ -383,8 +365,7 @@ impl Token {
 
     /// Ends its threads; waits for what is under way, within the configured time.
     pub fn close(&self) {
-        lock(&self.keeper.duties).is_stopped = true;
-        self.keeper.changed.notify_all();
+        self.keeper.stop();
         self.crew.stop(self.link.timeout);
     }
 
@@ -398,6 +379,9 @@ impl Token {
         self.link.footing()?;
         let begun = self.link.clock.monotonic();
         let answer = self.crew.run(self.link.timeout, access, work);
+        if self.crew.is_hung() {
+            self.link.take_down(TokenError::Silent);
+        }
         let took = self.link.clock.monotonic().saturating_sub(begun);
         let outcome = if answer.is_ok() { "ok" } else { "failed" };
         metrics::hsm_call(&self.link.name, operation, outcome, took);
@@ -418,69 +402,6 @@ impl Token {
     }
 }
 
-impl Keeper {
-    fn look_after(&self, link: &Arc<Link>, crew: &Arc<Crew>, workers: usize) {
-        let mut pause = RETRY_MIN;
-        loop {
-            let is_up = match link.footing() {
-                Ok(_) => {
-                    // Through the queue: a token that hangs shows there.
-                    let work = |desk: &Desk<'_>| object::probe(desk.session);
-                    let _ = crew.run(link.timeout, Access::Read, work);
-                    self.destroy_doomed(link, crew);
-                    link.footing().is_ok()
-                }
-                Err(_) => match link.try_again() {
-                    Ok(footing) => {
-                        let most = footing.sessions_max.map_or(workers, |sessions| {
-                            // One is the anchor's.
-                            usize::try_from(sessions).unwrap_or(workers).saturating_sub(1)
-                        });
-                        crew.allow(most.min(workers));
-                        tracing::info!(hsm = link.name, "the token is in use");
-                        true
-                    }
-                    Err(error) => {
-                        tracing::debug!(hsm = link.name, %error, "the token is not to be had yet");
-                        false
-                    }
-                },
-            };
-            let (waiting, hung) = crew.load();
-            metrics::hsm_load(&link.name, waiting, hung);
-            let rest = if is_up {
-                pause = RETRY_MIN;
-                PROBE_INTERVAL
-            } else {
-                pause = (pause * 2).min(RETRY_MAX);
-                jittered(pause, link)
-            };
-            let mut duties = lock(&self.duties);
-            duties.has_looked = true;
-            self.changed.notify_all();
-            let known = duties.doomed.len();
-            let idle = |duties: &mut Duties| {
-                !duties.is_stopped && (!is_up || duties.doomed.len() <= known)
-            };
-            let waited = self.changed.wait_timeout_while(duties, rest, idle);
-            let (duties, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            if duties.is_stopped {
-                return;
-            }
-        }
-    }
-
-    fn destroy_doomed(&self, link: &Link, crew: &Arc<Crew>) {
-        let doomed = std::mem::take(&mut lock(&self.duties).doomed);
-        for id in doomed {
-            let work = move |desk: &Desk<'_>| object::destroy(desk.session, &id).map(drop);
-            if crew.run(link.timeout, Access::Write, work).is_err() {
-                lock(&self.duties).doomed.push(id);
-            }
-        }
-    }
-}
-
 impl Drop for Token {
     fn drop(&mut self) {
         self.close();
@@ -491,11 +412,4 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Token").field("name", &self.link.name).finish_non_exhaustive()
     }
-}
-
-/// Between half of `pause` and all of it, so that hosts that lost one token do not come in step.
-fn jittered(pause: Duration, link: &Link) -> Duration {
-    let mut byte = [0];
-    link.entropy.fill(&mut byte);
-    pause / 2 + pause * u32::from(byte[0]) / 512
 }
