@@ -17,7 +17,7 @@ use crate::config::{Config, Mode};
 use crate::disk::{Disks, DisksParts, Recovery};
 use crate::kms::remote::RemoteKms;
 use crate::kms::root::Root;
-use crate::kms::{Account, DataKeys, Kms, KmsParts, Swept};
+use crate::kms::{DataKeys, Kms, KmsParts, Swept};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
@@ -39,7 +39,7 @@ use faces::Faces;
 use foundation::Foundation;
 use process::Wish;
 pub use process::take_data_dir;
-use tokens::{Back, Hsms};
+use tokens::{Hsms, Returning};
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
@@ -83,10 +83,8 @@ struct House {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     metrics: PrometheusHandle,
-    account: Account,
-    /// A token has come back.
-    back: Back,
-    caller: Caller,
+    /// Who opens disks again when a token has come back.
+    returning: Returning,
     _lock: File,
 }
 
@@ -166,10 +164,9 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         store: Arc::new(FileStore::new(&layers)),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        account: account.clone(),
+        account,
     }));
-    let recovery = disks.recover(&caller)?;
-    report(&recovery);
+    let recovery = report(disks.recover(&caller)?);
     let ready = Ready {
         endpoints: configured(config),
         root_key: root.provider().place(),
@@ -189,9 +186,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         clock,
         entropy,
         metrics,
-        account,
-        back,
-        caller,
+        returning: Returning { back, caller },
         _lock: lock,
     };
     Ok((house, ready))
@@ -239,7 +234,7 @@ fn configured(config: &Config) -> Endpoints {
     }
 }
 
-fn report(recovery: &Recovery) {
+fn report(recovery: Recovery) -> Recovery {
     if recovery.removed > 0 {
         tracing::info!(
             disks = recovery.removed,
@@ -258,6 +253,7 @@ fn report(recovery: &Recovery) {
              allows; raise RLIMIT_MEMLOCK or boot with secretmem.enable=1"
         );
     }
+    recovery
 }
 
 fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
@@ -330,8 +326,7 @@ async fn serve_control_plane(
     timers.spawn(run_due(Arc::clone(&house.kms)));
     timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
     timers.spawn(tokens::tend(Arc::clone(&house.kms)));
-    let (back, disks) = (Arc::clone(&house.back), Arc::clone(&house.disks));
-    timers.spawn(tokens::reopen_disks(back, disks, house.caller.clone()));
+    timers.spawn(tokens::reopen_disks(house.returning.clone(), Arc::clone(&house.disks)));
     announce(ready);
     while signals.wait().await == Wish::Reload {
         faces::reload(tls.as_deref());
@@ -393,8 +388,8 @@ fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
         trail: Arc::clone(&house.trail),
         clock: Arc::clone(&house.clock),
         entropy: Arc::clone(&house.entropy),
-        account_id: house.account.account_id.clone(),
-        region: house.account.region.clone(),
+        account_id: house.kms.account().account_id.clone(),
+        region: house.kms.account().region.clone(),
         endpoints,
         root: Arc::clone(&house.root),
         remote_kms: house.remote_kms.clone(),

@@ -200,7 +200,7 @@ fn a_token_that_is_taken_out_and_put_back_under_load() {
         assert!(!place.decrypts(&blob));
         assert_eq!(place.is_up(), 0.0);
         let health = place.health();
-        assert_eq!(health["state"], "down", "{health}");
+        assert_eq!(health["state"], "unavailable", "{health}");
         // Of the keys nothing is lost, and software keys do not mind.
         let shown = place.daemon.json(&["key", "show", &place.key]);
         assert_eq!(shown["KeyMetadata"]["KeyState"], "Enabled", "{shown}");
@@ -213,7 +213,7 @@ fn a_token_that_is_taken_out_and_put_back_under_load() {
         tools::wait_until("the token is in use again", || place.works());
         assert!(place.decrypts(&blob));
         assert_eq!(place.is_up(), 1.0);
-        assert_eq!(place.health()["state"], "up");
+        assert_eq!(place.health()["state"], "available");
         place.daemon.ok(&["disk", "attach", &other]);
         place.daemon.ok(&["disk", "detach", &other]);
     }
@@ -273,7 +273,7 @@ fn a_changed_pin_is_tried_once_and_taken_when_it_is_given() {
     std::fs::write(&place.hsm.pin_file, "87654321").unwrap();
     tools::wait_until("the new PIN is taken", || place.works());
     assert_eq!(proxy.count("C_Login CKR_PIN_INCORRECT"), 1);
-    assert_eq!(place.health()["state"], "up");
+    assert_eq!(place.health()["state"], "available");
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn calls_that_hang_hold_up_nothing_else() {
         attach.join().unwrap()
     });
     assert!(attach.contains("does not answer") || attach.contains("more to do"), "{attach}");
-    tools::wait_until("it is said that the token hangs", || place.health()["state"] == "down");
+    tools::wait_until("it is said that the token hangs", || place.health()["state"] == "unavailable");
     load.goes_on();
 
     place.obey(&[]);
@@ -381,7 +381,7 @@ fn eight_at_a_time_wrap_and_unwrap_without_one_error() {
         loops.into_iter().map(|one| one.join().unwrap()).sum()
     });
     eprintln!("{rounds} data keys made and opened in {} s", span.as_secs());
-    assert!(rounds > 8 && place.health()["state"] == "up");
+    assert!(rounds > 8 && place.health()["state"] == "available");
 }
 
 /// The folder of a token that is away at the start, and comes later.

@@ -23,6 +23,7 @@ use sealdisk::kms::{
 };
 use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
+use sealdisk::token::Sealed;
 use sealdisk::trail::files::{DirectoryFiles, SegmentFile, SegmentFiles};
 use sealdisk::trail::{Direction, Query, Trail};
 use serde_json::Value;
@@ -415,7 +416,9 @@ fn published(action: Action) -> &'static str {
         | GetPublicKey
         | DescribeAccountKmsStatus
         | OpenKmsService
-        | ListKmsInstances => "++++",
+        | ListKmsInstances
+        | ListOrphans
+        | DestroyOrphans => "++++",
     }
 }
 
@@ -463,6 +466,8 @@ fn every_operation_in_every_state() {
         DeleteKeyMaterial,
         ExpireKeyMaterial,
         RotateKey,
+        ListOrphans,
+        DestroyOrphans,
         SetDeletionProtection,
         GetKeyPolicy,
         SetKeyPolicy,
@@ -1074,9 +1079,11 @@ proptest! {
     ) {
         let key = Secret::zeroed(32);
         let id = Uuid::from_u128(1).to_string();
-        let encrypt = |data: &[u8]| Ok(aead::seal(&key, [0; 12], data, &plain));
+        let encrypt = |data: &[u8]| {
+            Ok(Sealed { iv: [0; 12], bytes: aead::seal(&key, [0; 12], data, &plain) })
+        };
         let open = |iv, data: &[u8], sealed: &[u8]| Ok(aead::open(&key, iv, data, sealed).ok());
-        let made = blob::seal(&id, [0; 12], &none(), encrypt).unwrap();
+        let made = blob::seal(&id, &none(), encrypt).unwrap();
         let opened = blob::parse(&made).unwrap().open(&none(), open).unwrap();
         prop_assert_eq!(opened.expose(), &plain[..]);
         let mut changed = made;

@@ -148,7 +148,8 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
           value_parser = listen)]
     pub http: Option<Listen>,
-    /// Keep keys of the protection level HSM in this token: pkcs11:token=…?module-path=…&pin-source=…
+    /// Keep keys of the protection level HSM in this token:
+    /// pkcs11:token=LABEL?module-path=/LIBRARY&pin-source=file:/PIN-FILE
     #[arg(long, value_name = "URI", requires = "dev", conflicts_with = "config",
           value_parser = TokenUri::parse)]
     pub hsm: Option<TokenUri>,

@@ -14,8 +14,8 @@ use crate::token::{Finding, Verdict, check};
 /// Commands on tokens.
 #[derive(Debug, Subcommand)]
 pub enum HsmCommand {
-    /// Check a token from end to end, without a daemon: library, token, PIN, mechanisms, a key made,
-    /// used and destroyed
+    /// Check a token from end to end, without a daemon: library, token, PIN, mechanisms, a key that
+    /// is made, used and destroyed
     #[command(
         group = clap::ArgGroup::new("which").required(true).args(["hsm", "config"]),
         after_help = "Examples:\n  sealdisk hsm check --hsm \
@@ -38,9 +38,9 @@ pub enum HsmCommand {
     /// List keys in a token that the catalog knows nothing of
     #[command(after_help = "Examples:\n  sealdisk hsm orphans hsm\n  \
         sealdisk hsm orphans hsm --destroy\n\n\
-        A crash while a key is made can leave one. So can a catalog that was restored from a backup: \
-        then they may be the only keys of newer data. Only those of keys of this catalog are ever \
-        destroyed.")]
+        A crash while a key is made can leave one. So can a catalog that was restored from a \
+        backup: then they may be the only keys of newer data. Only those of keys of this catalog \
+        are ever destroyed.")]
     Orphans {
         /// The token's name in the configuration; hsm with serve --dev --hsm
         #[arg(value_name = "HSM")]

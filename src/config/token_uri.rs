@@ -39,8 +39,8 @@ pub enum PinSource {
     Credential(String),
     /// `env:NAME`.
     Environment(String),
-    /// No `pin-source`: the credential [`PIN_CREDENTIAL_DEFAULT`] if there is one, else the variable
-    /// [`PIN_VARIABLE_DEFAULT`].
+    /// No `pin-source`: the credential [`PIN_CREDENTIAL_DEFAULT`] if there is one, else the
+    /// variable [`PIN_VARIABLE_DEFAULT`].
     Usual,
 }
 

@@ -15,7 +15,14 @@ use crate::token::{Token, TokenParts, TokenState};
 use crate::trail::Trail;
 
 /// Says that a token has come back.
-pub(super) type Back = Arc<Notify>;
+type Back = Arc<Notify>;
+
+/// What it takes to open disks again.
+#[derive(Clone)]
+pub(super) struct Returning {
+    pub(super) back: Back,
+    pub(super) caller: Caller,
+}
 
 /// How often pairs of old imports are destroyed and orphans counted.
 const TEND_INTERVAL: Duration = Duration::from_secs(600);
@@ -97,10 +104,10 @@ pub(super) fn shown(kms: &Kms) -> Vec<String> {
 }
 
 /// Opens disks that were attached while their token was away, as soon as one is back.
-pub(super) async fn reopen_disks(back: Back, disks: Arc<Disks>, caller: Caller) {
+pub(super) async fn reopen_disks(returning: Returning, disks: Arc<Disks>) {
     loop {
-        back.notified().await;
-        let (disks, caller) = (Arc::clone(&disks), caller.clone());
+        returning.back.notified().await;
+        let (disks, caller) = (Arc::clone(&disks), returning.caller.clone());
         match tokio::task::spawn_blocking(move || disks.reopen_missing(&caller)).await {
             Ok(Ok(recovery)) => {
                 if recovery.reopened > 0 {

@@ -43,8 +43,8 @@ pub enum Verdict {
 const LABEL: &str = "acs/check";
 const DATA: &[u8] = b"sealdisk hsm check";
 
-/// Checks a token; ends at the first step without which the next make no sense. The PIN is presented
-/// at most once. What is made in the token is destroyed again.
+/// Checks a token; ends at the first step without which the next make no sense. The PIN is
+/// presented at most once. What is made in the token is destroyed again.
 pub fn check(hsm: &Hsm) -> Vec<Finding> {
     let mut findings = Findings(Vec::new());
     // The finding that ends it is among the others.

@@ -83,7 +83,7 @@ impl Keeper {
                             usize::try_from(sessions).unwrap_or(workers).saturating_sub(1)
                         });
                         crew.allow(most.min(workers));
-                        tracing::info!(hsm = link.name, "the token is in use");
+                        tracing::debug!(hsm = link.name, "the token is in use");
                         true
                     }
                     Err(error) => {

@@ -358,7 +358,7 @@ impl Link {
         Ok(selected)
     }
 
-    /// Everything anew, the library too; that is what a token needs that was taken out and put back.
+    /// Everything anew, the library too: what a token needs that was taken out and put back.
     fn start_over(
         &self,
         ladder: &mut Ladder,

@@ -3,8 +3,8 @@
 //! ```text
 //! Token      what can be asked: generate, seal, open, destroy, import
 //! worker.rs  threads with a session each, a bounded queue, deadlines
+//! keeper.rs  looks whether it is there, and tidies up in it
 //! link.rs    the way there: library, slot, login; broken and mended by one at a time
-//! keeper.rs  looks for the token, and looks after it
 //! login.rs   a wrong PIN is tried once
 //! module.rs  one object for each library, for the whole process
 //! object.rs gcm.rs pair.rs    what is done in a session

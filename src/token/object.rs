@@ -1,8 +1,9 @@
 //! Keys in the token: how they are made, found again and known for what they are.
 //!
 //! One object for each key version. Its label says what it is for, to people; it is found by
-//! CKA_ID, 16 random bytes. That it still is the recorded key is told by its check value: a constant
-//! that was encrypted under it when it came to be. Not CKA_CHECK_VALUE: not every token has one.
+//! CKA_ID, 16 random bytes. That it still is the recorded key is told by its check value: a
+//! constant that was encrypted under it when it came to be. Not CKA_CHECK_VALUE: not every token
+//! has one.
 
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::{Mechanism, MechanismType};

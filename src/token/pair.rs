@@ -201,7 +201,7 @@ mod tests {
     fn a_public_key_is_written_as_the_library_writes_it() {
         let private = asymmetric::generate(KeyKind::Rsa2048).unwrap();
         let expected = asymmetric::public_key(KeyKind::Rsa2048, &private).unwrap();
-        // Frame of 2048 bits: 33 bytes before the modulus, a tag and its length before the exponent.
+        // With 2048 bits 33 bytes are before the modulus, a tag and its length before the exponent.
         let (modulus, exponent) = (&expected[33..33 + 256], &expected[33 + 256 + 2..]);
         assert_eq!(subject_public_key_info(modulus, exponent), expected);
         assert_eq!(subject_public_key_info(&[&[0], modulus].concat(), exponent), expected);

@@ -173,8 +173,8 @@ impl Crew {
     /// Runs `work` on a worker and waits for it, at most `timeout`.
     ///
     /// # Errors
-    /// [`TokenError::Busy`] if it has not begun by then or the queue is full, [`TokenError::Silent`]
-    /// if it hangs or all others do, and those of `work`.
+    /// [`TokenError::Busy`] if it has not begun by then or the queue is full,
+    /// [`TokenError::Silent`] if it hangs or all others do, and those of `work`.
     pub(super) fn run<T: Send + 'static>(
         self: &Arc<Self>,
         timeout: Duration,

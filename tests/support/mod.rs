@@ -11,5 +11,6 @@ pub mod luks;
 pub mod needles;
 pub mod signer;
 pub mod softhsm;
+pub mod stores;
 pub mod tokens;
 pub mod tools;

@@ -72,8 +72,8 @@ pub fn library() -> Option<&'static Path> {
     found
 }
 
-/// Runs `body` in a process of its own, with a directory of tokens of its own: the library reads its
-/// configuration once, and tokens of one process share one login.
+/// Runs `body` in a process of its own, with a directory of tokens of its own: the library reads
+/// its configuration once, and tokens of one process share one login.
 ///
 /// `name` is the test's own, as the harness knows it.
 pub fn in_own_process(name: &str, body: impl FnOnce(&SoftHsm)) {

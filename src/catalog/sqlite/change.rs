@@ -35,25 +35,14 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
             params![version.version_id, version.store, version.wrapped_material],
         )?),
         Operation::ReserveWraps { version_id, seen, reserved } => {
-            let updated = connection.execute(
-                "INSERT INTO key_wraps (version_id, reserved) VALUES (?1, ?2) \
-                 ON CONFLICT DO UPDATE SET reserved = excluded.reserved WHERE reserved = ?3",
-                params![version_id, row::signed(*reserved), row::signed(*seen)],
-            )?;
-            if updated == 1 { Ok(()) } else { Err(Refusal::Changed) }
+            reserve_wraps(connection, version_id, (*seen, *reserved))
         }
         Operation::PutKeyPolicy { key_id, policy } => one(connection.execute(
             "INSERT INTO key_policy (key_id, policy) VALUES (?1, ?2) \
              ON CONFLICT DO UPDATE SET policy = excluded.policy",
             [key_id, policy],
         )?),
-        Operation::DeleteKey(key_id) => {
-            connection.execute(
-                "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2",
-                [TaggedType::Key.as_str(), key_id],
-            )?;
-            one(connection.execute("DELETE FROM kms_key WHERE key_id = ?1", [key_id])?)
-        }
+        Operation::DeleteKey(key_id) => delete_key(connection, key_id),
         Operation::InsertAlias(alias) => one(connection.execute(
             "INSERT INTO alias (name, key_id, created) VALUES (?1, ?2, ?3)",
             params![alias.name, alias.key_id, alias.created.unix_millis()],
@@ -99,6 +88,27 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         }
         Operation::Ram(operation) => ram::make(connection, operation),
     }
+}
+
+fn reserve_wraps(
+    connection: &Connection,
+    version_id: &str,
+    (seen, reserved): (u64, u64),
+) -> Result<(), Refusal> {
+    let updated = connection.execute(
+        "INSERT INTO key_wraps (version_id, reserved) VALUES (?1, ?2) \
+         ON CONFLICT DO UPDATE SET reserved = excluded.reserved WHERE reserved = ?3",
+        params![version_id, row::signed(reserved), row::signed(seen)],
+    )?;
+    if updated == 1 { Ok(()) } else { Err(Refusal::Changed) }
+}
+
+fn delete_key(connection: &Connection, key_id: &str) -> Result<(), Refusal> {
+    connection.execute(
+        "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2",
+        [TaggedType::Key.as_str(), key_id],
+    )?;
+    one(connection.execute("DELETE FROM kms_key WHERE key_id = ?1", [key_id])?)
 }
 
 fn insert_key(connection: &Connection, key: &KeyRecord) -> Result<(), Refusal> {

@@ -1,9 +1,9 @@
 //! Key versions whose material is in a token: one object each, which never leaves it.
 //!
 //! The object comes first, then the version's row; so what is left by a crash in between is an
-//! object without a row, an *orphan*. Where a row goes, its object goes within the same transaction,
-//! just before it is committed: a crash in between leaves a row whose object is gone, and the next
-//! try finds that it is.
+//! object without a row, an *orphan*. Where a row goes, its object goes within the same
+//! transaction, just before it is committed: a crash in between leaves a row whose object is gone,
+//! and the next try finds that it is.
 //!
 //! An object that is not found makes its key unavailable. Nothing here ever takes a row away for
 //! that.
