@@ -8,8 +8,8 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -382,29 +382,4 @@ fn eight_at_a_time_wrap_and_unwrap_without_one_error() {
     });
     eprintln!("{rounds} data keys made and opened in {} s", span.as_secs());
     assert!(rounds > 8 && place.health()["state"] == "available");
-}
-
-/// The folder of a token that is away at the start, and comes later.
-#[test]
-fn a_daemon_starts_without_its_token() {
-    let Some(mut place) = Place::new() else { return };
-    let disk = place.disk("served", false);
-    let blob = place.encrypt();
-    place.hsm.take_out();
-    let (scratch, hsm): (PathBuf, _) = (place.scratch.path().to_owned(), &place.hsm);
-    let stopped = std::mem::replace(&mut place.daemon, {
-        // Two daemons on one folder cannot be: the first has to end before.
-        support::daemon::signal(place.daemon.pid(), "KILL");
-        tools::wait_until("the daemon has ended", || {
-            !Path::new(&format!("/proc/{}/fd/0", place.daemon.pid())).exists()
-        });
-        start(&scratch, hsm, None)
-    });
-    drop(stopped);
-    let refused = place.daemon.refused(&["disk", "attach", &disk]);
-    assert!(refused.contains("not available"), "{refused}");
-    place.hsm.put_back();
-    tools::wait_until("the token is in use", || place.works());
-    assert!(place.decrypts(&blob));
-    place.daemon.ok(&["disk", "attach", &disk]);
 }
