@@ -489,7 +489,33 @@ fn a_newer_format_is_refused() {
     raw.pragma_update(None, "user_version", 99).unwrap();
     drop(raw);
     let error = SqliteCatalog::open(&path).unwrap_err();
-    assert!(matches!(error, CatalogError::Newer { found: 99, known: 1 }), "{error:?}");
+    assert!(matches!(error, CatalogError::Newer { found: 99, known: 2 }), "{error:?}");
+}
+
+#[test]
+fn a_catalog_of_format_1_is_upgraded_in_place() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("catalog.db");
+    must(&SqliteCatalog::open(&path).unwrap(), &[insert_key("k1")]);
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch("DROP TABLE key_wraps").unwrap();
+    raw.pragma_update(None, "user_version", 1).unwrap();
+    drop(raw);
+    for _ in 0..2 {
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        assert!(catalog.key("k1").unwrap().is_some());
+    }
+    let catalog = SqliteCatalog::open(&path).unwrap();
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 0);
+    let reserve =
+        |seen, reserved| Operation::ReserveWraps { version_id: "k1-v1".into(), seen, reserved };
+    must(&catalog, &[reserve(0, 10)]);
+    let raced = catalog.apply(&[reserve(0, 20)], &mut || Ok(()));
+    assert!(matches!(raced, Err(CatalogError::Changed)), "{raced:?}");
+    must(&catalog, &[reserve(10, 20)]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 20);
+    must(&catalog, &[Operation::DeleteKey("k1".into())]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 0);
 }
 
 fn refused_by_name(path: &Path, word: &str) {

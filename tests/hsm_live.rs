@@ -343,7 +343,9 @@ fn calls_that_hang_hold_up_nothing_else() {
         attach.join().unwrap()
     });
     assert!(attach.contains("does not answer") || attach.contains("more to do"), "{attach}");
-    tools::wait_until("it is said that the token hangs", || place.health()["state"] == "unavailable");
+    tools::wait_until("it is said that the token hangs", || {
+        place.health()["state"] == "unavailable"
+    });
     load.goes_on();
 
     place.obey(&[]);

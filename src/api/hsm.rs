@@ -11,6 +11,7 @@ use super::{Api, OWN_SERVICE};
 use crate::kms::{Orphan, TokenReport};
 use crate::ram::Caller;
 use crate::token::TokenState;
+use crate::trail::{Event, Service};
 
 type Answered = Result<Answer, ApiError>;
 
@@ -32,6 +33,8 @@ fn rotate_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
 
 fn describe_hsms(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
     authorise(api, caller, (OWN_SERVICE, "DescribeHsms"), "hsm")?;
+    let event = Event::new(Service::Kms, "DescribeHsms", api.kms.account().actor(caller));
+    api.trail.record(&event.read_only())?;
     let hsms: Vec<Value> = api.kms.tokens().iter().map(hsm).collect();
     Ok(Answer::new().with("Hsms", json!({ "Hsm": hsms })))
 }

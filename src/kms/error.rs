@@ -181,9 +181,7 @@ impl KmsError {
             Self::Unrecorded(_) => ("ServiceUnavailableTemporary", 503),
             Self::StoreMissing { .. } => ("ServiceUnavailableTemporary", 503),
             // Later it will do; clients try again.
-            Self::Hsm { error: TokenError::Busy | TokenError::Silent, .. } => {
-                ("ServiceUnavailableTemporary", 503)
-            }
+            Self::Hsm { error, .. } if error.is_busy() => ("ServiceUnavailableTemporary", 503),
             Self::Hsm { is_of_instance: true, .. } => ("Forbidden.DKMSInstanceStateInvalid", 409),
             Self::Hsm { is_of_instance: false, .. } => ("ServiceUnavailableTemporary", 503),
             Self::WrappingOfToken { .. } => ("InvalidParameter", 400),

@@ -19,6 +19,8 @@ pub enum TokenError {
         /// The loader's word.
         reason: String,
     },
+    /// The library is loaded, and does not start.
+    Start(Code),
     /// No token is the one that is meant.
     NoToken {
         /// What names it.
@@ -202,6 +204,11 @@ impl TokenError {
         matches!(self, Self::Code(Code { code: RvError::SessionCount, .. }))
     }
 
+    /// Whether later it will do.
+    pub const fn is_busy(&self) -> bool {
+        self.is_no_session() || matches!(self, Self::Busy | Self::Silent)
+    }
+
     /// Whether the PIN is the matter: nothing but its keeper can mend that.
     pub(super) const fn is_of_pin(&self) -> bool {
         matches!(
@@ -220,6 +227,7 @@ impl TokenError {
     pub fn brief(&self) -> String {
         match self {
             Self::Library { .. } => "its library cannot be loaded".into(),
+            Self::Start(code) => format!("its library does not start ({code})"),
             Self::NoToken { .. } => "the token is not there".into(),
             Self::ManyTokens { .. } => "several tokens could be meant".into(),
             Self::Pin(_) => "its PIN cannot be read".into(),
@@ -295,6 +303,11 @@ impl fmt::Display for TokenError {
                 f,
                 "the library {} cannot be loaded ({reason}); check module-path",
                 path.display()
+            ),
+            Self::Start(code) => write!(
+                f,
+                "the library does not start ({code}); check its own configuration, and the store \
+                 or device that it has its tokens in"
             ),
             Self::NoToken { wanted, found } => {
                 write!(f, "there is no {wanted}; tokens that are there: {}", Listed(found))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 
-use super::failure::TokenError;
+use super::failure::{Code, TokenError};
 
 /// A loaded library. It stays loaded: libraries with threads of their own do not survive unloading.
 pub(super) struct Module {
@@ -113,6 +113,7 @@ impl Module {
                 gate.generation += 1;
                 Ok(())
             }
+            Err(Error::Pkcs11(code, function)) => Err(TokenError::Start(Code { code, function })),
             Err(error) => Err(error.into()),
         }
     }

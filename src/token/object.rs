@@ -11,7 +11,7 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use cryptoki::session::Session;
 use cryptoki::types::Ulong;
 
-use super::failure::TokenError;
+use super::failure::{Code, TokenError};
 use super::gcm::{self, IV_BYTES, Sealed, TAG_BYTES};
 
 /// Bytes of CKA_ID.
@@ -90,7 +90,15 @@ pub(super) fn unwrap(
     let made = narrowed(template(id, label), |wanted| {
         session.unwrap_key(mechanism, unwrapping, wrapped, wanted)
     })?;
-    accept(session, made, (id, label), false).inspect_err(|_| drop(session.destroy_object(made)))
+    let accepted = accept(session, made, (id, label), false);
+    accepted.inspect_err(|_| drop(session.destroy_object(made))).map_err(|error| match error {
+        // Material of a length that AES has no keys of: SoftHSM takes it, and cannot use it.
+        TokenError::Code(Code {
+            code: RvError::MechanismInvalid | RvError::KeySizeRange | RvError::KeyTypeInconsistent,
+            ..
+        }) => TokenError::Weak { label: label.to_owned(), attribute: TOO_SHORT },
+        error => error,
+    })
 }
 
 /// Whether wrapped material has 256 bits. Not every token tells the length of what it unwrapped;

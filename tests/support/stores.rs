@@ -238,7 +238,7 @@ fn material_is_brought(house: &House) {
     let external = || CreateKey { origin: Some("EXTERNAL".into()), ..CreateKey::default() };
     let key = house.key(external());
     assert_eq!(house.describe(&key).state, KeyState::PendingImport);
-    for bad in [&[3; 16][..], &[3; 31], &[3; 33]] {
+    for bad in [&[3; 16][..], &[3; 24], &[3; 31], &[3; 33]] {
         let refused = house.import(&key, bad);
         assert!(matches!(refused, Err(KmsError::InvalidKeyMaterial)), "{refused:?}");
     }

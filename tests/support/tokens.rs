@@ -1,12 +1,16 @@
 //! PKCS#11 tokens of a test's own: SoftHSM, Kryoptic, and a proxy before either that fails by script.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::softhsm::{PIN, SoftHsm};
 use super::tools;
 
 const SO_PIN: &str = "12345678";
+/// It wants eight digits.
+const KRYOPTIC_PIN: &str = "48151623";
 
 /// What happens to tokens in the field.
 impl SoftHsm {
@@ -54,8 +58,11 @@ impl Kryoptic {
         std::fs::write(kryoptic.conf(), text).unwrap();
         let so_pin = ["--slot", "1", "--so-pin", SO_PIN];
         kryoptic.tool(&[&["--init-token", "--label", label], &so_pin[..]].concat());
-        let login = ["--login", "--login-type", "so", "--init-pin", "--pin", PIN];
+        let login = ["--login", "--login-type", "so", "--init-pin", "--pin", KRYOPTIC_PIN];
         kryoptic.tool(&[&login[..], &so_pin[..]].concat());
+        let pin = folder.join("pin");
+        std::fs::write(&pin, KRYOPTIC_PIN).unwrap();
+        std::fs::set_permissions(&pin, PermissionsExt::from_mode(0o600)).unwrap();
         Some(kryoptic)
     }
 
@@ -142,4 +149,28 @@ fn built(variable: &str, usual: &str) -> Option<PathBuf> {
     assert!(!tools::are_required(), "{} is required here; tools/test builds it", path.display());
     eprintln!("SKIPPED: {} is not built; tools/test does", path.display());
     None
+}
+
+/// Runs `body` with the URI of a Kryoptic token, in a process of its own.
+///
+/// `name` is the test's own, as the harness knows it.
+pub fn in_own_process_with_kryoptic(name: &str, body: impl FnOnce(&str)) {
+    const MARK: &str = "SEALDISK_TEST_KRYOPTIC";
+    if let Some(dir) = std::env::var_os(MARK) {
+        let kryoptic = Kryoptic { folder: dir.into() };
+        body(&uri("kryoptic", &Kryoptic::module(), &kryoptic.folder.join("pin")));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(kryoptic) = Kryoptic::new(dir.path(), "kryoptic") else { return };
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(MARK, dir.path())
+        .env("KRYOPTIC_CONF", kryoptic.conf())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    let complained = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{}\n{said}\n{complained}", run.status);
+    assert!(said.contains("1 passed"), "no test is called {name}:\n{said}");
 }
