@@ -54,7 +54,7 @@ impl Place {
         hsm.init(LABEL);
         let daemon = start(scratch.path(), &hsm, proxy.as_ref());
         let made = daemon.json(&["key", "create", "--protection-level", "HSM"]);
-        let key = made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
+        let key = made["KeyId"].as_str().unwrap().to_owned();
         Some(Self { scratch, hsm, proxy, daemon, key })
     }
 
@@ -98,7 +98,7 @@ impl Place {
     /// A disk under the key in the token.
     fn disk(&self, name: &str, is_attached: bool) -> String {
         let mut arguments = vec!["disk", "create", "--name", name, "--size", "16MiB"];
-        arguments.extend(["--kms-key", &self.key]);
+        arguments.extend(["--key-id", &self.key]);
         if is_attached {
             arguments.push("--attach");
         }
@@ -193,17 +193,17 @@ fn a_token_that_is_taken_out_and_put_back_under_load() {
     for _ in 0..2 {
         place.hsm.take_out();
         let why = place.fails();
-        assert!(why.contains("not available"), "{why}");
+        assert!(why.contains("HSM cannot do this"), "{why}");
         load.goes_on();
         let refused = place.daemon.refused(&["disk", "attach", &other]);
-        assert!(refused.contains("not available"), "{refused}");
+        assert!(refused.contains("HSM cannot do this"), "{refused}");
         assert!(!place.decrypts(&blob));
         assert_eq!(place.is_up(), 0.0);
         let health = place.health();
         assert_eq!(health["state"], "unavailable", "{health}");
         // Of the keys nothing is lost, and software keys do not mind.
         let shown = place.daemon.json(&["key", "show", &place.key]);
-        assert_eq!(shown["KeyMetadata"]["KeyState"], "Enabled", "{shown}");
+        assert_eq!(shown["KeyState"], "Enabled", "{shown}");
         place.daemon.disk("beside", "1MiB");
         place.daemon.ok(&["disk", "detach", "beside"]);
         place.daemon.ok(&["disk", "delete", "beside"]);
@@ -290,7 +290,7 @@ fn an_erased_token_loses_no_record_and_is_good_again_when_restored() {
     let refused = place.daemon.refused(&["disk", "attach", &other]);
     assert!(refused.contains("is not in the token"), "{refused}");
     let shown = place.daemon.json(&["key", "show", &place.key]);
-    assert_eq!(shown["KeyMetadata"]["KeyState"], "Enabled", "{shown}");
+    assert_eq!(shown["KeyState"], "Enabled", "{shown}");
     load.goes_on();
 
     std::fs::remove_dir_all(&place.hsm.tokens).unwrap();

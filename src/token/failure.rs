@@ -173,7 +173,11 @@ impl Code {
     /// Whether it says that wrapped key material is none under this key.
     pub(super) const fn is_bad_material(self) -> bool {
         self.is_bad_ciphertext()
-            || matches!(self.code, RvError::WrappedKeyInvalid | RvError::WrappedKeyLenRange)
+            || matches!(
+                self.code,
+                // Kryoptic's, of a length that AES has no keys of.
+                RvError::KeySizeRange | RvError::WrappedKeyInvalid | RvError::WrappedKeyLenRange
+            )
     }
 
     /// Whether it says that a template or a parameter is not for this token.
