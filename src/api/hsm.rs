@@ -19,8 +19,8 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
     Some(match action {
         "RotateKey" => rotate_key,
         "DescribeHsms" => describe_hsms,
-        "ListHsmOrphans" => list_orphans,
-        "DestroyHsmOrphans" => destroy_orphans,
+        "ListHsmOrphans" => list_hsm_orphans,
+        "DestroyHsmOrphans" => destroy_hsm_orphans,
         _ => return None,
     })
 }
@@ -63,11 +63,11 @@ fn hsm(report: &TokenReport) -> Value {
     item
 }
 
-fn list_orphans(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+fn list_hsm_orphans(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     orphans(api, caller, parameters, false)
 }
 
-fn destroy_orphans(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+fn destroy_hsm_orphans(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     orphans(api, caller, parameters, true)
 }
 

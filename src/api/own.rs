@@ -27,10 +27,7 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "RotateRootKey" => keeping::rotate_root_key,
         "CreateBackup" => keeping::create_backup,
         "ModifyDiskPerformance" => modify_disk_performance,
-        "RotateKey" | "DescribeHsms" | "ListHsmOrphans" | "DestroyHsmOrphans" => {
-            return hsm::handler(action);
-        }
-        _ => return None,
+        _ => return hsm::handler(action),
     })
 }
 
