@@ -419,6 +419,33 @@ fn fewer_sessions_than_workers_are_enough() {
     });
 }
 
+/// As AWS CloudHSM is documented.
+#[test]
+fn a_token_with_its_own_vectors_and_without_reading_sessions_is_served() {
+    let name = "a_token_with_its_own_vectors_and_without_reading_sessions_is_served";
+    in_own_process(name, |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let kind = ["own-iv", "read-write-only"];
+        bench.proxy.obey(&[&kind[..], &["C_GenerateRandom 1 first C_Finalize"]].concat());
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let sealed: Vec<_> = (0..3).map(|_| bench.token.seal(&key, DATA, PLAIN).unwrap()).collect();
+        for one in &sealed {
+            assert!(sealed.iter().filter(|other| other.iv == one.iv).count() == 1);
+            assert_ne!(one.iv, [0; 12]);
+            let opened = bench.token.open_sealed(&key, one.iv, DATA, &one.bytes).unwrap();
+            assert_eq!(opened.unwrap().expose(), PLAIN);
+        }
+        assert!(bench.proxy.count("C_EncryptInit CKR_MECHANISM_PARAM_INVALID") > 0);
+        assert!(bench.proxy.count("C_OpenSession CKR_FUNCTION_FAILED") > 0);
+        bench.token.verify(&key).unwrap();
+        // One that takes no vector and makes none is not used with zeros.
+        bench.proxy.obey(&["C_EncryptInit 1 return CKR_MECHANISM_PARAM_INVALID"]);
+        let refused = bench.token.seal(&key, DATA, PLAIN).unwrap_err();
+        assert_eq!(code_of(&refused).as_deref(), Some("CKR_MECHANISM_PARAM_INVALID"));
+        bench.well_again(&key, "all of it");
+    });
+}
+
 #[test]
 fn calls_that_hang_take_no_caller_with_them() {
     let short = |hsm: &mut Hsm| (hsm.workers, hsm.timeout) = (2, Duration::from_millis(300));

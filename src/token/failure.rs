@@ -180,6 +180,11 @@ impl Code {
             )
     }
 
+    /// Whether it says that a parameter of a mechanism is not for this token.
+    pub(super) const fn is_bad_parameter(self) -> bool {
+        matches!(self.code, RvError::MechanismParamInvalid | RvError::ArgumentsBad)
+    }
+
     /// Whether it says that a template or a parameter is not for this token.
     pub(super) const fn is_bad_template(self) -> bool {
         matches!(

@@ -339,7 +339,7 @@ impl Link {
             return Err(TokenError::Silent);
         }
         still_there(library, &selected)?;
-        let session = library.open_ro_session(selected.slot)?;
+        let session = select::open_to_read(library, selected.slot)?;
         object::probe(&session)?;
         Ok(selected)
     }
@@ -353,7 +353,7 @@ impl Link {
         let selected = ladder.last.clone().ok_or(TokenError::Silent)?;
         still_there(library, &selected)?;
         self.log_in(ladder, (call, library), &selected)?;
-        let session = library.open_ro_session(selected.slot)?;
+        let session = select::open_to_read(library, selected.slot)?;
         object::probe(&session)?;
         Ok(selected)
     }
@@ -376,7 +376,7 @@ impl Link {
         self.log_in(ladder, (&call, library), &selected)?;
         {
             // One session at a time: a token may have few.
-            let session = library.open_ro_session(selected.slot)?;
+            let session = select::open_to_read(library, selected.slot)?;
             match object::probe(&session) {
                 Err(TokenError::Missing { .. }) => {
                     drop(session);
@@ -406,7 +406,7 @@ impl Link {
         {
             let _ = anchor.close();
         }
-        let anchor = library.open_ro_session_no_drop(selected.slot)?;
+        let anchor = select::open_to_read_no_drop(library, selected.slot)?;
         let pin =
             login::Pin { of: &self.name, source: &self.uri.pin, refused: &mut ladder.refused };
         let logged_in = login::present(pin, library, (&anchor, selected.slot));

@@ -18,6 +18,7 @@ use super::failure::{Class, Code, TokenError};
 use super::link::{Footing, Link};
 use super::module::lock;
 use super::object::{self, Object};
+use super::select;
 
 /// Calls that may wait; one more is told to come again.
 const QUEUE_MAX: usize = 256;
@@ -365,7 +366,7 @@ impl Worker {
                     let _ = session.close();
                 }
                 match access {
-                    Access::Read => library.open_ro_session_no_drop(footing.slot)?,
+                    Access::Read => select::open_to_read_no_drop(library, footing.slot)?,
                     Access::Write => library.open_rw_session_no_drop(footing.slot)?,
                 }
             }

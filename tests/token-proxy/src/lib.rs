@@ -11,7 +11,7 @@ pub mod script;
 
 use std::ffi::{CStr, OsStr};
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -148,11 +148,16 @@ impl Proxy {
 /// Calls the real module, unless the script knows better.
 fn through(function: &str, arguments: &[CK_ULONG], call: impl FnOnce() -> CK_RV) -> CK_RV {
     let proxy = proxy();
-    let (deed, is_logged, limit, flags) = {
+    let (deed, is_logged, limit, flags, refusal) = {
         let mut script = proxy.script();
-        (script.next(function), script.is_logged, script.sessions, script.flags)
+        let deed = script.next(function);
+        let refusal = refusal(&script, function, arguments);
+        (deed, script.is_logged, script.sessions, script.flags, refusal)
     };
     let inside = || {
+        if let Some(answer) = refusal {
+            return answer;
+        }
         let is_full = || limit.is_some_and(|limit| proxy.sessions().open.len() as u64 >= limit);
         if function == "C_OpenSession" && is_full() {
             return CKR_SESSION_COUNT;
@@ -184,6 +189,36 @@ fn through(function: &str, arguments: &[CK_ULONG], call: impl FnOnce() -> CK_RV)
         proxy.log(function, answer);
     }
     answer
+}
+
+/// What a module of this kind does not take; for what it makes itself, makes it.
+fn refusal(script: &Script, function: &str, arguments: &[CK_ULONG]) -> Option<CK_RV> {
+    match (function, arguments) {
+        ("C_OpenSession", [_, flags, ..])
+            if script.is_read_write_only && flags & CKF_RW_SESSION == 0 =>
+        {
+            Some(CKR_FUNCTION_FAILED)
+        }
+        ("C_EncryptInit", [_, mechanism, _]) if script.has_own_iv => {
+            // SAFETY: the caller made it for this call.
+            let mechanism = unsafe { &*(*mechanism as *const CK_MECHANISM) };
+            if mechanism.mechanism != CKM_AES_GCM {
+                return None;
+            }
+            // SAFETY: the parameter of this mechanism, made for this call.
+            let gcm = unsafe { &*mechanism.pParameter.cast::<CK_GCM_PARAMS>() };
+            let length = gcm.ulIvLen as usize;
+            // SAFETY: the caller's buffer of that length, which PKCS#11 lets a module write to.
+            let iv = unsafe { std::slice::from_raw_parts_mut(gcm.pIv, length) };
+            if iv.iter().any(|byte| *byte != 0) {
+                return Some(CKR_MECHANISM_PARAM_INVALID);
+            }
+            let fresh =
+                std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(iv));
+            fresh.err().map(|_| CKR_RANDOM_NO_RNG)
+        }
+        _ => None,
+    }
 }
 
 /// Notes what a call that went well changed, and changes what the script wants changed.

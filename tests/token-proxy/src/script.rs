@@ -5,6 +5,8 @@
 //! log                                        each call and its answer goes to NAME.calls
 //! sessions 3                                 a fourth open session is CKR_SESSION_COUNT
 //! flags +USER_PIN_FINAL_TRY -RNG             of every C_GetTokenInfo
+//! own-iv                                     AES-GCM takes no vector but the module's, over zeros
+//! read-write-only                            other sessions are CKR_FUNCTION_FAILED
 //! # anything                                 another text, so another script
 //! C_Encrypt 1 return CKR_DEVICE_ERROR        the real module is not called
 //! C_Encrypt 2-4 after CKR_DEVICE_ERROR       it is called; where it says CKR_OK, this is said
@@ -65,6 +67,10 @@ pub struct Script {
     pub module: Option<PathBuf>,
     /// Whether calls are written down.
     pub is_logged: bool,
+    /// Whether AES-GCM is under vectors of the module's own.
+    pub has_own_iv: bool,
+    /// Whether all sessions must be able to write.
+    pub is_read_write_only: bool,
     /// How many sessions may be open.
     pub sessions: Option<u64>,
     /// Flags of the token that are added, and that are taken away.
@@ -90,6 +96,8 @@ impl Script {
         match words[..] {
             ["module", path] => self.module = Some(path.into()),
             ["log"] => self.is_logged = true,
+            ["own-iv"] => self.has_own_iv = true,
+            ["read-write-only"] => self.is_read_write_only = true,
             ["sessions", limit] => self.sessions = Some(limit.parse().ok()?),
             ["flags", ref flags @ ..] => {
                 for flag in flags {
