@@ -318,7 +318,7 @@ async fn serve_control_plane(
 ) -> Result<(), DaemonError> {
     let faces = Faces::bind(config, &mut ready.endpoints)?;
     let tls = faces.tls();
-    let api = Arc::new(control_plane(config, house, ready.endpoints.clone()));
+    let api = Arc::new(control_plane(config, house, ready.endpoints.clone())?);
     let (stop, stopped) = watch::channel(false);
     let mut faces = faces.serve(&api, &stopped);
     let mut timers = tokio::task::JoinSet::new();
@@ -377,13 +377,17 @@ async fn run_due(kms: Arc<Kms>) {
     }
 }
 
-fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
-    let world = (Arc::clone(&house.clock), house.entropy.as_ref());
+fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Result<Api, DaemonError> {
+    let entropy = house.entropy.as_ref();
+    let world = (Arc::clone(&house.clock), entropy);
     let (disks, metrics) = (Arc::clone(&house.disks), house.metrics.clone());
-    Api {
+    let gate = Gate::new(Arc::clone(&house.ram), world, config.api.requests_per_second);
+    let gate = gate.remembering(&config.data_dir, entropy);
+    let data_dir = |error| DaemonError::DataDir { path: config.data_dir.clone(), error };
+    Ok(Api {
         disks: Arc::clone(&house.disks),
         kms: Arc::clone(&house.kms),
-        gate: Gate::new(Arc::clone(&house.ram), world, config.api.requests_per_second),
+        gate: gate.map_err(data_dir)?,
         ram: Arc::clone(&house.ram),
         trail: Arc::clone(&house.trail),
         clock: Arc::clone(&house.clock),
@@ -395,7 +399,7 @@ fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
         remote_kms: house.remote_kms.clone(),
         attached_disks: Box::new(move || disks.attached_count()),
         render_metrics: Box::new(move || metrics.render()),
-    }
+    })
 }
 
 /// Binds a unix socket, private to us from its creation on (the umask is 077). A file that a dead

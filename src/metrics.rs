@@ -103,6 +103,11 @@ pub fn kms_call(action: &'static str, outcome: &'static str, took: Duration) {
     histogram!(KMS_SECONDS, "action" => action).record(took.as_secs_f64());
 }
 
+/// API connections closed at once because their peer had too many.
+pub fn api_connections_refused() -> Counter {
+    counter!("sealdisk_api_connections_refused_total")
+}
+
 /// Counts an API request by action, which must be a known one, and HTTP status.
 pub fn api_request(action: &str, status: u16) {
     let (action, status) = (action.to_owned(), status.to_string());

@@ -5,11 +5,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use sealdisk::catalog::ram::RamCatalog;
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{
     AliasRecord, CacheMode, Catalog, CatalogError, DiskFilter, DiskLimits, DiskRecord, DiskStatus,
-    KeyRecord, KeyState, KeyVersionRecord, LayerRecord, Operation, Page, RootRecord, TagFilter,
-    TagRecord, TaggedType,
+    KeyRecord, KeyState, KeyVersionRecord, KmsStatus, LayerRecord, Operation, Page, RootRecord,
+    TagFilter, TagRecord, TaggedType,
 };
 use sealdisk::clock::Timestamp;
 use sealdisk::units::ByteCount;
@@ -481,6 +482,41 @@ fn its_files_are_private() {
 }
 
 #[test]
+fn a_catalog_of_format_1_is_upgraded_in_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.db");
+    // As the release of format 1 made it.
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch(include_str!("../src/catalog/sqlite/tables.sql")).unwrap();
+    raw.pragma_update(None, "application_id", 0x534c_444b).unwrap();
+    raw.pragma_update(None, "user_version", 1).unwrap();
+    raw.execute("INSERT INTO ram_policy VALUES ('p', 'd', '{}', 0)", []).unwrap();
+    drop(raw);
+    for _ in 0..2 {
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        assert_eq!(catalog.kms_status().unwrap(), KmsStatus::Enabled);
+        assert_eq!(catalog.policies("", 10).unwrap().len(), 1);
+    }
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    let format: i64 = raw.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(format, 2);
+}
+
+#[test]
+fn how_the_account_stands_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.db");
+    for status in [KmsStatus::InDebt, KmsStatus::NotEnabled, KmsStatus::Enabled] {
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        catalog.apply(&[Operation::PutKmsStatus(status)], &mut || Ok(())).unwrap();
+        let refused = Operation::PutKmsStatus(KmsStatus::Suspended);
+        assert!(catalog.apply(&[refused], &mut || Err("no".into())).is_err());
+        drop(catalog);
+        assert_eq!(SqliteCatalog::open(&path).unwrap().kms_status().unwrap(), status);
+    }
+}
+
+#[test]
 fn a_newer_format_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("catalog.db");
@@ -493,19 +529,10 @@ fn a_newer_format_is_refused() {
 }
 
 #[test]
-fn a_catalog_of_format_1_is_upgraded_in_place() {
+fn uses_of_a_key_version_are_reserved_by_who_saw_the_last_reservation() {
     let scratch = tempfile::tempdir().unwrap();
-    let path = scratch.path().join("catalog.db");
-    must(&SqliteCatalog::open(&path).unwrap(), &[insert_key("k1")]);
-    let raw = rusqlite::Connection::open(&path).unwrap();
-    raw.execute_batch("DROP TABLE key_wraps").unwrap();
-    raw.pragma_update(None, "user_version", 1).unwrap();
-    drop(raw);
-    for _ in 0..2 {
-        let catalog = SqliteCatalog::open(&path).unwrap();
-        assert!(catalog.key("k1").unwrap().is_some());
-    }
-    let catalog = SqliteCatalog::open(&path).unwrap();
+    let catalog = SqliteCatalog::open(&scratch.path().join("catalog.db")).unwrap();
+    must(&catalog, &[insert_key("k1")]);
     assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 0);
     let reserve =
         |seen, reserved| Operation::ReserveWraps { version_id: "k1-v1".into(), seen, reserved };

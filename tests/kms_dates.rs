@@ -131,6 +131,7 @@ fn owner() -> Caller {
         source: "unix:uid=0".into(),
         user_agent: "test".into(),
         route: Route::LOCAL,
+        on_behalf_of: None,
     }
 }
 

@@ -180,7 +180,7 @@ fn a_code_once_on_the_way_to_a_key_is_mended_or_named() {
             }
             for code in LASTING {
                 let line = format!("{function} 1 return {code}");
-                // Some are no failure of the whole: an attribute that is not told, a closed session.
+                // Some are no failure of the whole: an attribute untold, a closed session.
                 bench.proxy.obey(&[&line]);
                 if let Err(error) = verify() {
                     assert!(
@@ -230,7 +230,7 @@ fn on_decryption_a_code_is_a_bad_ciphertext_only_if_the_token_works() {
             assert!(matches!(opened, Ok(None)), "{line}: {:?}", opened.err());
             assert_eq!(bench.proxy.count("C_Finalize CKR_OK"), 0, "{line}");
         }
-        // Of every decryption, the probe's too: then it is the token, and no ciphertext is called bad.
+        // Of every decryption, the probe's too: then it is the token, no ciphertext is bad.
         for code in AMBIGUOUS {
             bench.proxy.obey(&[&format!("C_Decrypt * return {code}")]);
             let refused = open().map(|opened| opened.is_some()).unwrap_err();

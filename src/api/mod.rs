@@ -1,10 +1,11 @@
 //! The control plane's face: the cloud's RPC actions over HTTP/1.1.
 //!
 //! ```text
-//! listen.rs  accept, count, stop in order          unix, HTTP, HTTPS (tls.rs)
+//! listen.rs  accept, count (peers.rs), stop        unix, HTTP, HTTPS (tls.rs)
 //! http.rs    bytes -> request, answer -> bytes     limits, timeouts
 //! rpc.rs     query + form + headers -> Call        pure, fuzzed
-//! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts
+//! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts,
+//!                                                  ledger.rs remembers over restarts
 //! dispatch.rs (version, action) -> handler         one table
 //! kms*.rs ecs.rs actiontrail.rs own.rs hsm.rs …  one small function an action
 //! error.rs   domain error -> published code        the only such table
@@ -41,8 +42,10 @@ mod kms_account;
 mod kms_import;
 mod kms_tags;
 mod kms_use;
+mod ledger;
 mod listen;
 mod own;
+mod peers;
 pub mod percent;
 mod ram;
 mod ram_policies;

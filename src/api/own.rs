@@ -23,6 +23,8 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "DescribeEndpoints" => describe_endpoints,
         "DescribeServer" => describe_server,
         "ExportDiskKey" => export_disk_key,
+        "DescribeAccount" => keeping::describe_account,
+        "SetAccountStatus" => keeping::set_account_status,
         "DescribeRootKey" => keeping::describe_root_key,
         "RotateRootKey" => keeping::rotate_root_key,
         "CreateBackup" => keeping::create_backup,

@@ -16,7 +16,7 @@ pub mod sqlite;
 
 pub use record::{
     AliasRecord, CacheMode, DiskLimits, DiskRecord, DiskStatus, KeyRecord, KeyState,
-    KeyVersionRecord, LayerRecord, RootRecord, TagRecord, TaggedType,
+    KeyVersionRecord, KmsStatus, LayerRecord, RootRecord, TagRecord, TaggedType,
 };
 
 /// One step of a change.
@@ -92,6 +92,8 @@ pub enum Operation {
         /// Id of the root key that the caller saw.
         seen_root_key_id: String,
     },
+    /// How the account stands with the KMS from now on.
+    PutKmsStatus(KmsStatus),
     /// A step of a change of users, roles or policies.
     Ram(ram::RamOperation),
 }
@@ -261,6 +263,9 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
 
     /// The root record, if a root key was ever set up.
     fn root(&self) -> Result<Option<RootRecord>, CatalogError>;
+
+    /// How the account stands with the KMS; open unless that was ever changed.
+    fn kms_status(&self) -> Result<KmsStatus, CatalogError>;
 
     /// Writes everything, as of one moment, into the empty file at `to`, while serving goes on.
     fn copy_to(&self, to: &Path) -> Result<(), CatalogError>;

@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use super::{
     AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, Gate, KeyRecord, KeyVersionRecord,
-    LayerRecord, Listed, Operation, Page, RootRecord, TagFilter, TagRecord,
+    KmsStatus, LayerRecord, Listed, Operation, Page, RootRecord, TagFilter, TagRecord,
 };
 
 mod change;
@@ -26,13 +26,12 @@ mod copy;
 mod question;
 mod ram;
 mod row;
+mod upgrade;
 
 pub use copy::read_root;
 
-/// Format of the tables below; a file with a greater one is refused.
+/// Format of the tables; a file with a greater one is refused, one with a lesser one is upgraded.
 const FORMAT: u32 = 2;
-/// What format 2 has beside the tables of format 1: how often key versions have encrypted.
-const KEY_WRAPS: &str = include_str!("sqlite/key_wraps.sql");
 /// `SLDK`: tells our file from any other SQLite database.
 const APPLICATION_ID: i32 = 0x534c_444b;
 /// How long a statement waits for another process's lock before the call fails.
@@ -75,7 +74,7 @@ impl SqliteCatalog {
         let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
             .and_then(prepare_writer)
             .map_err(|error| failure(path, "opening it", Cause::Sqlite(error)))?;
-        check_or_create_format(path, &mut writer)?;
+        upgrade::check_or_create_format(path, &mut writer)?;
         check_integrity(path, &writer)?;
         let idle_readers = Mutex::new(Vec::new());
         Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), idle_readers })
@@ -192,6 +191,10 @@ impl Catalog for SqliteCatalog {
         self.read(question::root)
     }
 
+    fn kms_status(&self) -> Result<KmsStatus, CatalogError> {
+        self.read(question::kms_status)
+    }
+
     fn copy_to(&self, to: &Path) -> Result<(), CatalogError> {
         self.copy(to)
     }
@@ -260,50 +263,6 @@ fn prepare_writer(connection: Connection) -> rusqlite::Result<Connection> {
     // Destroyed material, sealed as it was, is not to be found in free pages.
     connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
     Ok(connection)
-}
-
-fn check_or_create_format(path: &Path, writer: &mut Connection) -> Result<(), CatalogError> {
-    let opening = |error| failure(path, "reading its format", Cause::Sqlite(error));
-    let transaction =
-        writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(opening)?;
-    let number = |pragma| transaction.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let format = number("user_version").map_err(opening)?;
-    let application = number("application_id").map_err(opening)?;
-    let tables: i64 = transaction
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(opening)?;
-    if tables == 0 && format == 0 && application == 0 {
-        return create_tables(&transaction)
-            .and_then(|()| transaction.commit())
-            .map_err(|error| failure(path, "creating its tables", Cause::Sqlite(error)));
-    }
-    if application != i64::from(APPLICATION_ID) {
-        return Err(failure(path, "reading its format", Cause::Foreign));
-    }
-    match u32::try_from(format) {
-        Ok(FORMAT) => Ok(()),
-        Ok(1) => add_key_wraps(&transaction)
-            .and_then(|()| transaction.commit())
-            .map_err(|error| failure(path, "upgrading it to format 2", Cause::Sqlite(error))),
-        Ok(found) if found > FORMAT => Err(CatalogError::Newer { found, known: FORMAT }),
-        _ => Err(failure(
-            path,
-            "reading its format",
-            Cause::Damaged(format!("no sealdisk ever wrote format {format}")),
-        )),
-    }
-}
-
-fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(include_str!("sqlite/tables.sql"))?;
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    add_key_wraps(connection)
-}
-
-/// From format 1 to format 2.
-fn add_key_wraps(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(KEY_WRAPS)?;
-    connection.pragma_update(None, "user_version", FORMAT)
 }
 
 fn check_integrity(path: &Path, writer: &Connection) -> Result<(), CatalogError> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::account::AccountCommand;
 use super::backup::BackupCommand;
 use super::endpoint::Endpoint;
 use super::hsm::HsmCommand;
@@ -99,6 +100,12 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: TrailCommand,
+    },
+    /// Look at the account, try out what debt does
+    Account {
+        /// What to do.
+        #[command(subcommand)]
+        command: AccountCommand,
     },
     /// Look at the root key, replace it
     Root {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+pub mod account;
 mod alias;
 pub mod arguments;
 pub mod backup;
@@ -67,6 +68,7 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Policy { command } => ram::policy::run(command, &client()?, output),
         Command::Layer { command } => layer::run(&command, output),
         Command::Trail { command } => trail::run(&command, client, output),
+        Command::Account { command } => account::run(&command, &client()?, output),
         Command::Root { command } => root::run(&command, &client()?, output),
         Command::Hsm { command } => hsm::run(&command, client, output),
         Command::Backup { command } => backup::run(&command, client, output),

@@ -124,7 +124,7 @@ impl Disks {
         check_limits(request.limits)?;
         let kms_key_id = match (request.encrypted, &request.kms_key) {
             (false, _) => None,
-            (true, None) => Some(self.parts.kms.default_key(&self.as_ecs(caller))?),
+            (true, None) => Some(self.default_key(caller)?),
             (true, Some(key)) => Some(self.usable_key(caller, key)?),
         };
         let disk = self.new_record(request, disk_id, kms_key_id);
@@ -259,7 +259,7 @@ impl Disks {
 
     /// The same call, in the name under which the disk service uses keys.
     pub(super) fn as_ecs(&self, caller: &Caller) -> Caller {
-        Caller::ecs(caller.request_id)
+        Caller::ecs_for(caller)
     }
 
     fn new_record(

@@ -9,6 +9,7 @@ use crate::ram::{Caller, Conditions, KeyPolicy, Principal, RamError, ServiceActs
 use crate::trail::{Actor, Event, EventKind, ResourceType, Service, TrailError};
 
 use super::state::Class;
+use super::under_way::UseUnderWay;
 
 /// Entries in one page of a list at most.
 const PAGE_SIZE_MAX: u32 = 100;
@@ -51,6 +52,8 @@ pub(super) struct Call<'a> {
     resources: Vec<(ResourceType, String)>,
     permission: Option<&'static str>,
     is_recorded: bool,
+    /// A use of a key; ends with the call.
+    under_way: Option<UseUnderWay>,
 }
 
 impl Call<'_> {
@@ -63,6 +66,9 @@ impl Call<'_> {
     }
 
     pub(super) fn about(&mut self, kind: ResourceType, name: &str) {
+        if let (Some(under_way), ResourceType::Key) = (&self.under_way, kind) {
+            under_way.is_of(name);
+        }
         if !self.resources.iter().any(|(_, known)| known == name) {
             self.resources.push((kind, name.to_owned()));
         }
@@ -101,9 +107,10 @@ impl Kms {
             resources: Vec::new(),
             permission: None,
             is_recorded: false,
+            under_way: (action.class() == Class::Use).then(|| self.uses.begin()),
         };
         let begun = self.clock.monotonic();
-        let outcome = body(&mut call);
+        let outcome = self.check_standing(caller, action).and_then(|()| body(&mut call));
         let took = self.clock.monotonic().saturating_sub(begun);
         metrics::kms_call(action.as_str(), if outcome.is_ok() { "ok" } else { "refused" }, took);
         let event = match &outcome {

@@ -49,6 +49,12 @@ pub enum KmsError {
     ExpiredImportToken,
     /// No KMS instance of this id.
     InstanceNotFound,
+    /// The account has not opened the service.
+    ServiceNotEnabled,
+    /// The account owes money.
+    InDebt,
+    /// The account has owed money for too long.
+    InDebtOverdue,
     /// A dry run: it would have been done.
     DryRunOperation,
     /// A dry run: it would have been refused to this caller.
@@ -168,6 +174,9 @@ impl KmsError {
             Self::InvalidImportToken => ("InvalidImportToken", 400),
             Self::ExpiredImportToken => ("ExpiredImportToken", 400),
             Self::InstanceNotFound => ("Forbidden.DKMSInstanceNotFound", 404),
+            Self::ServiceNotEnabled => ("Forbidden.KmsServiceNotEnabled", 403),
+            Self::InDebt => ("Forbidden.InDebt", 403),
+            Self::InDebtOverdue => ("Forbidden.InDebtOverdue", 403),
             Self::DryRunOperation => ("DryRunOperationError", 400),
             Self::DryRunAccessDenied => ("AccessDeniedError", 403),
             Self::DryRunInvalid => ("ValidationError", 400),
@@ -224,6 +233,9 @@ impl KmsError {
             Self::InvalidImportToken => "The specified import token is not valid.",
             Self::ExpiredImportToken => "The specified import token has expired.",
             Self::InstanceNotFound => "The specified DKMSInstance is not found.",
+            Self::ServiceNotEnabled => "The KMS service is not enabled for the current user.",
+            Self::InDebt => "The current user is indebted.",
+            Self::InDebtOverdue => "The current user is indebted, and overdue.",
             Self::DryRunOperation => "The request would have succeeded, but DryRun is true.",
             Self::DryRunAccessDenied => "The request would have been forbidden; DryRun is true.",
             Self::DryRunInvalid => "The request would have been refused; DryRun is true.",

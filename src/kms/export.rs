@@ -64,14 +64,15 @@ impl Kms {
     ///
     /// # Errors
     /// The published refusals, of either key.
-    pub fn re_encrypt(
+    pub fn re_encrypt<'a>(
         &self,
         caller: &Caller,
         source: Source<'_>,
         destination: &str,
-        context: &Context,
+        using: impl Into<Use<'a>>,
     ) -> Result<Encrypted, KmsError> {
-        self.call(caller, Action::ReEncrypt, |call| {
+        let using = using.into();
+        self.using(caller, Action::ReEncrypt, using, |call| {
             call.request("DestinationKeyId", destination);
             call.ask_for("ReEncryptFrom");
             let opened = match source {
@@ -83,7 +84,7 @@ impl Kms {
             call.ask_for("ReEncryptTo");
             let key = self.find(call, destination)?;
             super::state::check(call.action, key.state)?;
-            let sealed = self.seal(call, &key, opened.plaintext.expose(), context);
+            let sealed = self.seal(call, &key, opened.plaintext.expose(), using.context);
             let blob = sealed.map_err(|error| match error {
                 KmsError::InvalidParameter("EncryptionContext") => {
                     KmsError::InvalidParameter("DestinationEncryptionContext")

@@ -158,7 +158,8 @@ impl Kms {
         })
     }
 
-    /// DeleteKeyMaterial: the key waits for the same material again.
+    /// DeleteKeyMaterial: the key waits for the same material again. When this returns, no use of
+    /// the key is under way any more.
     ///
     /// # Errors
     /// The published refusals.
@@ -170,7 +171,9 @@ impl Kms {
             check_origin(&key)?;
             let operations = self.without_material(key)?;
             self.commit(call, &operations)
-        })
+        })?;
+        self.uses.wait_for(key_id);
+        Ok(())
     }
 
     /// The operations that destroy the material of a key. One that waits for its deletion goes on

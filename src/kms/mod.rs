@@ -8,9 +8,9 @@
 //! The material of each key version is kept in the catalog, sealed, and is unwrapped for one use at
 //! a time and wiped after; or it is in a token, and is used there.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, KmsStatus};
 use crate::clock::{Clock, Entropy};
 use crate::crypto::kdf::hkdf_sha256;
 use crate::ram::{Caller, Ram, ServiceActsAs};
@@ -20,6 +20,7 @@ use crate::trail::{Actor, Trail};
 
 use hsm::HsmStore;
 use material::{MaterialStore, SoftwareStore};
+use under_way::UsesUnderWay;
 use wraps::Wraps;
 
 mod account;
@@ -49,6 +50,7 @@ mod service;
 mod spec;
 pub mod state;
 mod tags;
+mod under_way;
 mod wraps;
 
 pub use call::Paging;
@@ -148,13 +150,17 @@ pub struct Kms {
     account: Account,
     /// Held from reading a key to changing it, so that two changes do not overtake each other.
     changes: Mutex<()>,
+    /// As the catalog has it.
+    standing: RwLock<KmsStatus>,
+    /// What who takes a key away waits for.
+    uses: UsesUnderWay,
 }
 
 impl Kms {
     /// Opens the keys in `parts.catalog`.
     ///
     /// # Errors
-    /// None so far; a store of material that can fail to open will have some.
+    /// [`KmsError::Catalog`].
     pub fn open(parts: KmsParts) -> Result<Self, KmsError> {
         let KmsParts { catalog, trail, ram, sealing_key, clock, entropy, account, tokens } = parts;
         let material_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/material/v1", 32);
@@ -164,6 +170,7 @@ impl Kms {
             tokens.into_iter().map(|token| Arc::new(HsmStore::new(token))).collect();
         let mut stores: Vec<Arc<dyn MaterialStore>> = vec![Arc::new(software)];
         stores.extend(hsms.iter().map(|store| Arc::clone(store) as Arc<dyn MaterialStore>));
+        let standing = RwLock::new(catalog.kms_status()?);
         Ok(Self {
             catalog,
             trail,
@@ -176,6 +183,8 @@ impl Kms {
             entropy,
             account,
             changes: Mutex::new(()),
+            standing,
+            uses: UsesUnderWay::default(),
         })
     }
 

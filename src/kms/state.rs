@@ -56,6 +56,7 @@ pub enum Action {
     GetPublicKey,
     DescribeAccountKmsStatus,
     OpenKmsService,
+    SetAccountStatus,
     ListKmsInstances,
 }
 
@@ -196,6 +197,7 @@ impl Action {
             A::GetPublicKey => "GetPublicKey",
             A::DescribeAccountKmsStatus => "DescribeAccountKmsStatus",
             A::OpenKmsService => "OpenKmsService",
+            A::SetAccountStatus => "SetAccountStatus",
             A::ListKmsInstances => "ListKmsInstances",
         }
     }

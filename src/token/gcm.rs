@@ -48,8 +48,8 @@ pub(super) fn seal(
         Err(TokenError::Code(code)) if code.is_bad_parameter() => code,
         sealed => return sealed,
     };
-    // Some take no vector but their own, which they write over zeros. What comes back under zeros is
-    // from one that did not: it leaves no trace.
+    // Some take no vector but their own, which they write over zeros. What comes back under zeros
+    // is from one that did not: it leaves no trace.
     match seal_with(session, key, NO_IV, data, plain) {
         Ok(sealed) if sealed.iv != NO_IV => Ok(sealed),
         _ => Err(TokenError::Code(refused)),

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod api;
+pub mod clock;
 pub mod daemon;
 pub mod dice;
 pub mod kms;

@@ -55,6 +55,7 @@ pub fn root_caller() -> Caller {
         source: "unix:uid=0".into(),
         user_agent: "test".into(),
         route: Route::LOCAL,
+        on_behalf_of: None,
     }
 }
 

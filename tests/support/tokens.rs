@@ -1,4 +1,5 @@
-//! PKCS#11 tokens of a test's own: SoftHSM, Kryoptic, and a proxy before either that fails by script.
+//! PKCS#11 tokens of a test's own: SoftHSM, Kryoptic, and a proxy before either that fails by
+//! script.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -86,6 +86,11 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         Operation::ReplaceRoot { record, seen_root_key_id } => {
             replace_root(connection, record, seen_root_key_id)
         }
+        Operation::PutKmsStatus(status) => one(connection.execute(
+            "INSERT INTO account (only, kms_status) VALUES (1, ?1) \
+             ON CONFLICT DO UPDATE SET kms_status = excluded.kms_status",
+            [status.as_str()],
+        )?),
         Operation::Ram(operation) => ram::make(connection, operation),
     }
 }

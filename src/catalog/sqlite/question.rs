@@ -4,8 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
 
 use super::row;
 use crate::catalog::{
-    AliasRecord, DiskFilter, DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord,
-    Listed, Page, RootRecord, TagFilter, TagRecord,
+    AliasRecord, DiskFilter, DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, KmsStatus,
+    LayerRecord, Listed, Page, RootRecord, TagFilter, TagRecord,
 };
 
 type Read<T> = fn(&Row<'_>) -> rusqlite::Result<T>;
@@ -138,6 +138,12 @@ pub(super) fn layers(reader: &Connection, disk_id: &str) -> rusqlite::Result<Vec
     let text =
         format!("SELECT {} FROM layer WHERE disk_id = ?1 ORDER BY number", row::LAYER_COLUMNS);
     reader.prepare_cached(&text)?.query_map([disk_id], row::layer)?.collect()
+}
+
+pub(super) fn kms_status(reader: &Connection) -> rusqlite::Result<KmsStatus> {
+    let found =
+        reader.query_row("SELECT kms_status FROM account", [], row::kms_status).optional()?;
+    Ok(found.unwrap_or_default())
 }
 
 pub(super) fn root(reader: &Connection) -> rusqlite::Result<Option<RootRecord>> {

@@ -54,6 +54,8 @@ pub enum RootError {
     ShortPassphrase,
     /// The two answers to the question for a new passphrase differ.
     PassphrasesDiffer,
+    /// The terminal was left (end of file, an interrupt) before a passphrase was typed.
+    NoAnswer,
     /// There is no terminal to ask for the passphrase on.
     NoTerminal(io::Error),
     /// Such a root key cannot be made here: the new secret must come with the rotation.
@@ -87,7 +89,11 @@ impl fmt::Display for RootError {
                 path.display()
             ),
             Self::Wrong { found, expected, is_previous: false } => {
-                write!(f, "this is key {found}, the catalog needs key {expected}; restore that one")
+                write!(
+                    f,
+                    "this is key {found}, the catalog needs key {expected}; restore that one, or \
+                     type its passphrase again"
+                )
             }
             Self::Wrong { found, expected, is_previous: true } => write!(
                 f,
@@ -119,6 +125,7 @@ impl fmt::Display for RootError {
                 "a passphrase has at least {PASSPHRASE_BYTES_MIN} bytes; take a longer one"
             ),
             Self::PassphrasesDiffer => f.write_str("the two passphrases differ; nothing was done"),
+            Self::NoAnswer => f.write_str("no passphrase was given; nothing was done"),
             Self::NoTerminal(error) => write!(
                 f,
                 "there is no terminal to ask for the passphrase on ({error}); name a file or a \
