@@ -1,8 +1,8 @@
 //! A daemon whose keys are in a token that goes away, changes, or hangs, and comes back.
 //!
 //! What holds in all of it: an attached disk serves on without one error, what needs the token
-//! fails at once and says why, `/health` and the metrics tell, nothing that is recorded of a key is lost,
-//! and all is well again by itself.
+//! fails at once and says why, `/health` and the metrics tell, nothing that is recorded of a key is
+//! lost, and all is well again by itself.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it does not expect")]
 

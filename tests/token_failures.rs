@@ -351,7 +351,7 @@ fn a_token_before_its_last_try_is_not_asked() {
             let TokenState::Down { cause, .. } = bench.token.state() else { panic!("{flag}: up") };
             match flag {
                 "USER_PIN_FINAL_TRY" => {
-                    assert!(matches!(*cause, TokenError::PinFinalTry), "{cause}")
+                    assert!(matches!(*cause, TokenError::PinFinalTry), "{cause}");
                 }
                 _ => assert!(matches!(*cause, TokenError::PinLocked), "{cause}"),
             }
