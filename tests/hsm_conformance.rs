@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use sealdisk::catalog::{Catalog, Operation};
 use sealdisk::kms::{CreateKey, Import, KmsError};
-use support::softhsm::in_own_process;
+use support::softhsm::{self, in_own_process};
 use support::stores::{House, conform, context, root_caller, token};
+use support::tokens::{self, Proxy, in_own_process_with_kryoptic};
 
 #[test]
 fn software_conforms() {
@@ -21,6 +22,26 @@ fn softhsm_conforms() {
         softhsm.init("one");
         let dir = tempfile::tempdir().unwrap();
         conform(&House::open(dir.path(), Some(token(&softhsm.uri("one")))));
+    });
+}
+
+/// Another token than SoftHSM: other error codes, other import mechanisms.
+#[test]
+fn kryoptic_conforms() {
+    in_own_process_with_kryoptic("kryoptic_conforms", |uri| {
+        let dir = tempfile::tempdir().unwrap();
+        conform(&House::open(dir.path(), Some(token(uri))));
+    });
+}
+
+#[test]
+fn softhsm_behind_the_proxy_conforms() {
+    in_own_process("softhsm_behind_the_proxy_conforms", |softhsm| {
+        softhsm.init("one");
+        let dir = tempfile::tempdir().unwrap();
+        let Some(proxy) = Proxy::new(dir.path(), softhsm::library().unwrap()) else { return };
+        let uri = tokens::uri("one", proxy.library(), &softhsm.pin_file);
+        conform(&House::open(dir.path(), Some(token(&uri))));
     });
 }
 

@@ -93,7 +93,7 @@ impl Findings {
         let info = self.need("token", info)?;
         self.sessions(&info, hsm.workers);
         self.mechanisms(library, &selected)?;
-        let session = library.open_ro_session(selected.slot).map_err(TokenError::from);
+        let session = select::open_to_read(library, selected.slot).map_err(TokenError::from);
         // Keeps the login for all that follow.
         let anchor = self.need("session", session)?;
         self.log_in(hsm, &info, &anchor)?;

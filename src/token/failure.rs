@@ -45,6 +45,8 @@ pub enum TokenError {
     PinFinalTry,
     /// The PIN is locked.
     PinLocked,
+    /// The PIN has expired.
+    PinExpired,
     /// The token has no user PIN yet.
     PinUnset,
     /// The token cannot do this at all.
@@ -115,6 +117,9 @@ pub struct FoundToken {
     pub model: String,
 }
 
+/// CKR_AEAD_DECRYPT_FAILED of PKCS #11 3.0; the binding has no name for it.
+const AEAD_DECRYPT_FAILED: u64 = 0x42;
+
 /// What a failure means for the way to the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -156,7 +161,8 @@ impl Code {
     pub(super) const fn is_bad_ciphertext(self) -> bool {
         matches!(
             self.code,
-            RvError::EncryptedDataInvalid
+            RvError::UnknownErrorCode(AEAD_DECRYPT_FAILED)
+                | RvError::EncryptedDataInvalid
                 | RvError::EncryptedDataLenRange
                 | RvError::DataInvalid
                 | RvError::DataLenRange
@@ -167,7 +173,16 @@ impl Code {
     /// Whether it says that wrapped key material is none under this key.
     pub(super) const fn is_bad_material(self) -> bool {
         self.is_bad_ciphertext()
-            || matches!(self.code, RvError::WrappedKeyInvalid | RvError::WrappedKeyLenRange)
+            || matches!(
+                self.code,
+                // Kryoptic's, of a length that AES has no keys of.
+                RvError::KeySizeRange | RvError::WrappedKeyInvalid | RvError::WrappedKeyLenRange
+            )
+    }
+
+    /// Whether it says that a parameter of a mechanism is not for this token.
+    pub(super) const fn is_bad_parameter(self) -> bool {
+        matches!(self.code, RvError::MechanismParamInvalid | RvError::ArgumentsBad)
     }
 
     /// Whether it says that a template or a parameter is not for this token.
@@ -193,10 +208,14 @@ impl TokenError {
         }
     }
 
+    /// Whether the token has no session left for who asked.
+    pub(super) const fn is_no_session(&self) -> bool {
+        matches!(self, Self::Code(Code { code: RvError::SessionCount, .. }))
+    }
+
     /// Whether later it will do.
     pub const fn is_busy(&self) -> bool {
-        let full = matches!(self, Self::Code(Code { code: RvError::SessionCount, .. }));
-        full || matches!(self, Self::Busy | Self::Silent)
+        self.is_no_session() || matches!(self, Self::Busy | Self::Silent)
     }
 
     /// Whether the PIN is the matter: nothing but its keeper can mend that.
@@ -208,6 +227,7 @@ impl TokenError {
                 | Self::PinRefusedBefore
                 | Self::PinFinalTry
                 | Self::PinLocked
+                | Self::PinExpired
                 | Self::PinUnset
         )
     }
@@ -250,6 +270,9 @@ impl From<Error> for TokenError {
 /// As the standard writes them: `C_EncryptInit: CKR_DEVICE_ERROR`.
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let RvError::UnknownErrorCode(code) = self.code {
+            return write!(f, "C_{:?}: CKR {code:#x}", self.function);
+        }
         write!(f, "C_{:?}: CKR", self.function)?;
         for letter in format!("{:?}", self.code).chars() {
             if letter.is_ascii_uppercase() {
@@ -316,6 +339,10 @@ impl fmt::Display for TokenError {
             ),
             Self::PinLocked => f.write_str(
                 "the PIN of the token is locked; let its security officer set a new one",
+            ),
+            Self::PinExpired => f.write_str(
+                "the PIN of the token has expired (CKR_PIN_EXPIRED); set a new one by the vendor's \
+                 tool, then put it where it is kept",
             ),
             Self::PinUnset => f.write_str("the token has no user PIN yet; initialise it"),
             Self::Unsupported { what } => write!(f, "the token cannot do this: {what}"),

@@ -17,6 +17,9 @@ pub const IV_BYTES: usize = 12;
 /// Bytes of a tag.
 pub const TAG_BYTES: usize = 16;
 
+/// What asks for a vector of the token's own.
+const NO_IV: [u8; IV_BYTES] = [0; IV_BYTES];
+
 const TAG_BITS: Ulong = Ulong::new(128);
 
 /// What [`seal`] made.
@@ -37,11 +40,20 @@ pub(super) fn seal(
 ) -> Result<Sealed, TokenError> {
     let mut iv = [0; IV_BYTES];
     session.generate_random_slice(&mut iv)?;
-    if iv == [0; IV_BYTES] {
+    if iv == NO_IV {
         // A generator that says all is well and gives nothing would repeat vectors.
         return Err(TokenError::Output);
     }
-    seal_with(session, key, iv, data, plain)
+    let refused = match seal_with(session, key, iv, data, plain) {
+        Err(TokenError::Code(code)) if code.is_bad_parameter() => code,
+        sealed => return sealed,
+    };
+    // Some take no vector but their own, which they write over zeros. What comes back under zeros
+    // is from one that did not: it leaves no trace.
+    match seal_with(session, key, NO_IV, data, plain) {
+        Ok(sealed) if sealed.iv != NO_IV => Ok(sealed),
+        _ => Err(TokenError::Code(refused)),
+    }
 }
 
 /// Encrypts `plain` under `iv`, or the one that the token puts in its place.

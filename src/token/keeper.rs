@@ -1,8 +1,9 @@
-//! The thread that looks after a token: probes it, finds it again, destroys what nobody wants.
+//! The thread that looks for a token until it is there, and looks after it then.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::failure::TokenError;
 use super::link::Link;
 use super::module::lock;
 use super::object::{self, ID_BYTES};
@@ -16,23 +17,51 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// What the thread that looks after a token shares with it.
+/// What the thread shares with the token's users.
 #[derive(Default)]
 pub(super) struct Keeper {
-    pub(super) duties: Mutex<Duties>,
-    pub(super) changed: Condvar,
+    duties: Mutex<Duties>,
+    changed: Condvar,
 }
 
 #[derive(Default)]
-pub(super) struct Duties {
-    pub(super) is_stopped: bool,
+struct Duties {
+    is_stopped: bool,
+    /// There is something to look at, before the time.
+    is_rung: bool,
     /// The first attempt has ended.
-    pub(super) has_looked: bool,
+    has_looked: bool,
     /// Objects that nobody will ever ask for: what a call that was given up has made after all.
-    pub(super) doomed: Vec<[u8; ID_BYTES]>,
+    doomed: Vec<[u8; ID_BYTES]>,
 }
 
 impl Keeper {
+    /// There is something to look at.
+    pub(super) fn wake(&self) {
+        lock(&self.duties).is_rung = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the first attempt has ended, at most `timeout`.
+    pub(super) fn settle(&self, timeout: Duration) {
+        let duties = lock(&self.duties);
+        let waiting = |duties: &mut Duties| !duties.has_looked;
+        drop(self.changed.wait_timeout_while(duties, timeout, waiting));
+    }
+
+    /// As [`super::Token::doom`].
+    pub(super) fn doom(&self, id: [u8; ID_BYTES]) {
+        lock(&self.duties).doomed.push(id);
+        self.changed.notify_all();
+    }
+
+    /// Ends the thread, soon.
+    pub(super) fn stop(&self) {
+        lock(&self.duties).is_stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// The thread.
     pub(super) fn look_after(&self, link: &Arc<Link>, crew: &Arc<Crew>, workers: usize) {
         let mut pause = RETRY_MIN;
         loop {
@@ -41,6 +70,9 @@ impl Keeper {
                     // Through the queue: a token that hangs shows there.
                     let work = |desk: &Desk<'_>| object::probe(desk.session);
                     let _ = crew.run(link.timeout, Access::Read, work);
+                    if crew.is_hung() {
+                        link.take_down(TokenError::Silent);
+                    }
                     self.destroy_doomed(link, crew);
                     link.footing().is_ok()
                 }
@@ -74,12 +106,15 @@ impl Keeper {
             self.changed.notify_all();
             let known = duties.doomed.len();
             let idle = |duties: &mut Duties| {
-                !duties.is_stopped && (!is_up || duties.doomed.len() <= known)
+                !duties.is_stopped && !duties.is_rung && (!is_up || duties.doomed.len() <= known)
             };
             let waited = self.changed.wait_timeout_while(duties, rest, idle);
-            let (duties, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            let (mut duties, _) = waited.unwrap_or_else(PoisonError::into_inner);
             if duties.is_stopped {
                 return;
+            }
+            if std::mem::take(&mut duties.is_rung) {
+                pause = RETRY_MIN;
             }
         }
     }

@@ -13,16 +13,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cryptoki::context::Pkcs11;
-use cryptoki::error::{Error, RvError};
 use cryptoki::object::ObjectHandle;
-use cryptoki::session::{Session, UserType};
+use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 
 use super::failure::{FoundToken, TokenError};
+use super::login;
 use super::module::{Call, Module, lock};
 use super::object::{self, ID_BYTES, Object, PROBE_LABEL};
 use super::pair::OaepHash;
-use super::pin;
 use super::select::{self, Selected};
 use crate::clock::{Clock, Entropy, Timestamp};
 use crate::config::TokenUri;
@@ -66,6 +65,7 @@ pub(super) struct Footing {
 }
 
 pub(super) type Listener = Box<dyn Fn(&TokenState) + Send + Sync>;
+pub(super) type Bell = Box<dyn Fn() + Send + Sync>;
 
 pub(super) struct Link {
     pub(super) name: String,
@@ -74,6 +74,8 @@ pub(super) struct Link {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     listener: Listener,
+    /// Wakes who looks after the token.
+    bell: Bell,
     module: OnceLock<Arc<Module>>,
     state: Mutex<State>,
     ladder: Mutex<Ladder>,
@@ -111,7 +113,7 @@ impl Link {
     pub(super) fn new(
         (name, uri, timeout): (String, TokenUri, Duration),
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
-        listener: Listener,
+        (listener, bell): (Listener, Bell),
     ) -> Self {
         // Nobody has looked yet.
         let shown = TokenState::Down { cause: Arc::new(TokenError::Silent), since: None };
@@ -123,6 +125,7 @@ impl Link {
             clock,
             entropy,
             listener,
+            bell,
             module: OnceLock::new(),
             state: Mutex::new(state),
             ladder: Mutex::default(),
@@ -221,6 +224,37 @@ impl Link {
         }
     }
 
+    /// Wakes who looks after the token: there is something to look at.
+    pub(super) fn ring(&self) {
+        (self.bell)();
+    }
+
+    /// Out of use from now on, until it is found to work.
+    pub(super) fn take_down(&self, cause: TokenError) {
+        let shown = {
+            let mut state = lock(&self.state);
+            if state.footing.take().is_none() {
+                return;
+            }
+            let since = Some(self.clock.now());
+            state.shown = TokenState::Down { cause: Arc::new(cause), since };
+            state.shown.clone()
+        };
+        self.tell(&shown, false);
+    }
+
+    /// Tells everybody who wants to know; it came, or went.
+    fn tell(&self, shown: &TokenState, is_up: bool) {
+        if let Some(module) = self.module.get() {
+            module.count_token(is_up);
+        }
+        metrics::hsm_up(&self.name, is_up);
+        (self.listener)(shown);
+        if !is_up {
+            self.ring();
+        }
+    }
+
     fn climb(&self, ladder: &mut Ladder) -> Result<Footing, TokenError> {
         let climbed = self.steps(ladder);
         let (was_up, shown, outcome) = {
@@ -257,14 +291,11 @@ impl Link {
             };
             (was_up, state.shown.clone(), outcome)
         };
-        let is_first_failure = outcome.is_err() && ladder.failures == 1;
         if was_up != outcome.is_ok() {
-            if let Some(module) = self.module.get() {
-                module.count_token(outcome.is_ok());
-            }
-            metrics::hsm_up(&self.name, outcome.is_ok());
-        }
-        if was_up != outcome.is_ok() || is_first_failure {
+            self.tell(&shown, outcome.is_ok());
+        } else if outcome.is_err() && ladder.failures == 1 {
+            // Never seen yet.
+            metrics::hsm_up(&self.name, false);
             (self.listener)(&shown);
         }
         outcome
@@ -308,7 +339,7 @@ impl Link {
             return Err(TokenError::Silent);
         }
         still_there(library, &selected)?;
-        let session = library.open_ro_session(selected.slot)?;
+        let session = select::open_to_read(library, selected.slot)?;
         object::probe(&session)?;
         Ok(selected)
     }
@@ -322,7 +353,7 @@ impl Link {
         let selected = ladder.last.clone().ok_or(TokenError::Silent)?;
         still_there(library, &selected)?;
         self.log_in(ladder, (call, library), &selected)?;
-        let session = library.open_ro_session(selected.slot)?;
+        let session = select::open_to_read(library, selected.slot)?;
         object::probe(&session)?;
         Ok(selected)
     }
@@ -345,7 +376,7 @@ impl Link {
         self.log_in(ladder, (&call, library), &selected)?;
         {
             // One session at a time: a token may have few.
-            let session = library.open_ro_session(selected.slot)?;
+            let session = select::open_to_read(library, selected.slot)?;
             match object::probe(&session) {
                 Err(TokenError::Missing { .. }) => {
                     drop(session);
@@ -375,8 +406,10 @@ impl Link {
         {
             let _ = anchor.close();
         }
-        let anchor = library.open_ro_session_no_drop(selected.slot)?;
-        let logged_in = self.present_pin(ladder, library, (&anchor, selected.slot));
+        let anchor = select::open_to_read_no_drop(library, selected.slot)?;
+        let pin =
+            login::Pin { of: &self.name, source: &self.uri.pin, refused: &mut ladder.refused };
+        let logged_in = login::present(pin, library, (&anchor, selected.slot));
         match logged_in {
             Ok(()) => {
                 ladder.anchor = Some((call.generation, anchor));
@@ -386,60 +419,6 @@ impl Link {
                 let _ = anchor.close();
                 Err(error)
             }
-        }
-    }
-
-    fn present_pin(
-        &self,
-        ladder: &mut Ladder,
-        library: &Pkcs11,
-        (anchor, slot): (&Session, Slot),
-    ) -> Result<(), TokenError> {
-        let info = library.get_token_info(slot)?;
-        if !info.login_required() {
-            return Ok(());
-        }
-        if info.user_pin_locked() {
-            return Err(TokenError::PinLocked);
-        }
-        if info.user_pin_final_try() {
-            return Err(TokenError::PinFinalTry);
-        }
-        if !info.user_pin_initialized() {
-            return Err(TokenError::PinUnset);
-        }
-        if info.user_pin_count_low() {
-            tracing::warn!(
-                hsm = self.name,
-                "a wrong PIN was tried at the token since the last login"
-            );
-        }
-        let (pin, answer) = if info.protected_authentication_path() {
-            (None, anchor.login(UserType::User, None))
-        } else {
-            let pin = pin::read(&self.uri.pin).map_err(TokenError::Pin)?;
-            if ladder.refused.as_ref() == Some(&pin) {
-                return Err(TokenError::PinRefusedBefore);
-            }
-            let answer = anchor.login_with_raw(UserType::User, &pin::for_library(&pin));
-            (Some(pin), answer)
-        };
-        match answer {
-            Ok(()) => {
-                ladder.refused = None;
-                Ok(())
-            }
-            // By another user of the library in this process; it is one login for all.
-            Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
-            Err(Error::Pkcs11(
-                RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange,
-                _,
-            )) => {
-                ladder.refused = pin;
-                Err(TokenError::PinRefused)
-            }
-            Err(Error::Pkcs11(RvError::PinLocked, _)) => Err(TokenError::PinLocked),
-            Err(error) => Err(error.into()),
         }
     }
 }

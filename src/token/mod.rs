@@ -5,6 +5,7 @@
 //! worker.rs  threads with a session each, a bounded queue, deadlines
 //! keeper.rs  looks whether it is there, and tidies up in it
 //! link.rs    the way there: library, slot, login; broken and mended by one at a time
+//! login.rs   a wrong PIN is tried once
 //! module.rs  one object for each library, for the whole process
 //! object.rs gcm.rs pair.rs    what is done in a session
 //! failure.rs                  what a return code means
@@ -33,6 +34,7 @@ mod failure;
 mod gcm;
 mod keeper;
 mod link;
+mod login;
 mod module;
 mod object;
 mod pair;
@@ -43,10 +45,9 @@ mod worker;
 pub use check::{Finding, Verdict, check};
 pub use failure::{Code, FoundToken, TokenError};
 pub use gcm::{IV_BYTES, Sealed, TAG_BYTES};
-use keeper::{Duties, Keeper};
+use keeper::Keeper;
 use link::Link;
 pub use link::TokenState;
-use module::lock;
 pub use object::{CHECK_BYTES, Check, ID_BYTES, Object};
 pub use pair::{OaepHash, PairBits};
 pub use pin::PinError;
@@ -93,9 +94,14 @@ impl Token {
     pub fn open(parts: TokenParts) -> std::io::Result<Self> {
         let TokenParts { settings, clock, entropy, on_change } = parts;
         let Hsm { name, uri, workers, timeout } = settings;
-        let link = Arc::new(Link::new((name, uri, timeout), (clock, entropy), on_change));
-        let crew = Crew::start(&link, workers)?;
         let keeper = Arc::new(Keeper::default());
+        let bell = Box::new({
+            let keeper = Arc::clone(&keeper);
+            move || keeper.wake()
+        });
+        let link = Link::new((name, uri, timeout), (clock, entropy), (on_change, bell));
+        let link = Arc::new(link);
+        let crew = Crew::start(&link, workers)?;
         let token = Self { link, crew, keeper };
         let (link, crew) = (Arc::clone(&token.link), Arc::clone(&token.crew));
         let keeper = Arc::clone(&token.keeper);
@@ -122,9 +128,7 @@ impl Token {
 
     /// Waits until the first attempt to find it has ended, at most `timeout`; how it is then.
     pub fn settle(&self, timeout: Duration) -> TokenState {
-        let duties = lock(&self.keeper.duties);
-        let waiting = |duties: &mut Duties| !duties.has_looked;
-        drop(self.keeper.changed.wait_timeout_while(duties, timeout, waiting));
+        self.keeper.settle(timeout);
         self.state()
     }
 
@@ -186,12 +190,10 @@ impl Token {
         let (key, data, sealed) = (key.clone(), data.to_vec(), sealed.to_vec());
         let opened = self.ask("open", Access::Read, move |desk| {
             let key = desk.find(&key)?;
-            match gcm::open(desk.session, key, iv, &data, &sealed) {
-                Err(TokenError::Code(code)) if code.is_bad_ciphertext() => Ok(None),
-                opened => opened,
-            }
+            gcm::open(desk.session, key, iv, &data, &sealed)
         });
         match opened {
+            Err(TokenError::Code(code)) if code.is_bad_ciphertext() => Ok(None),
             // Twice, and the token does its work: the ciphertext is at fault.
             Err(TokenError::Settled(_)) => Ok(None),
             opened => opened,
@@ -226,8 +228,7 @@ impl Token {
     /// Destroys what has this id as soon as the token can be reached; what this process has made
     /// and nobody has recorded.
     pub fn doom(&self, id: [u8; ID_BYTES]) {
-        lock(&self.keeper.duties).doomed.push(id);
-        self.keeper.changed.notify_all();
+        self.keeper.doom(id);
     }
 
     /// Makes a pair for one import, and finds out under which hash the token unwraps.
@@ -364,8 +365,7 @@ impl Token {
 
     /// Ends its threads; waits for what is under way, within the configured time.
     pub fn close(&self) {
-        lock(&self.keeper.duties).is_stopped = true;
-        self.keeper.changed.notify_all();
+        self.keeper.stop();
         self.crew.stop(self.link.timeout);
     }
 
@@ -379,6 +379,9 @@ impl Token {
         self.link.footing()?;
         let begun = self.link.clock.monotonic();
         let answer = self.crew.run(self.link.timeout, access, work);
+        if self.crew.is_hung() {
+            self.link.take_down(TokenError::Silent);
+        }
         let took = self.link.clock.monotonic().saturating_sub(begun);
         let outcome = if answer.is_ok() { "ok" } else { "failed" };
         metrics::hsm_call(&self.link.name, operation, outcome, took);

@@ -132,8 +132,12 @@ impl Module {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        lock(&self.module.gate).calls -= 1;
-        self.module.changed.notify_all();
+        let mut gate = lock(&self.module.gate);
+        gate.calls -= 1;
+        // Nobody else waits for calls to end, and a wake for nobody is a system call.
+        if gate.is_closing {
+            self.module.changed.notify_all();
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Finding the one token that is meant, by what stays: serial number and label, never a slot.
 
 use cryptoki::context::Pkcs11;
+use cryptoki::error::{Error, RvError};
+use cryptoki::session::Session;
 use cryptoki::slot::{Limit, Slot, TokenInfo};
 
 use super::failure::{FoundToken, TokenError};
@@ -45,6 +47,27 @@ pub(super) fn select(library: &Pkcs11, uri: &TokenUri) -> Result<Selected, Token
             wanted: uri.to_string(),
             found: fitting.into_iter().map(|selected| selected.found).collect(),
         }),
+    }
+}
+
+/// A session that only reads, closed when dropped; where a token has none such (AWS CloudHSM), one
+/// that may write too.
+pub(super) fn open_to_read(library: &Pkcs11, slot: Slot) -> Result<Session, Error> {
+    or_to_write(library.open_ro_session(slot), || library.open_rw_session(slot))
+}
+
+/// As [`open_to_read`], closed by whoever has it.
+pub(super) fn open_to_read_no_drop(library: &Pkcs11, slot: Slot) -> Result<Session, Error> {
+    or_to_write(library.open_ro_session_no_drop(slot), || library.open_rw_session_no_drop(slot))
+}
+
+fn or_to_write(
+    opened: Result<Session, Error>,
+    to_write: impl FnOnce() -> Result<Session, Error>,
+) -> Result<Session, Error> {
+    match opened {
+        Err(Error::Pkcs11(RvError::FunctionFailed, _)) => to_write(),
+        opened => opened,
     }
 }
 

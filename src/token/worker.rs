@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cryptoki::context::Function;
@@ -18,9 +18,13 @@ use super::failure::{Class, Code, TokenError};
 use super::link::{Footing, Link};
 use super::module::lock;
 use super::object::{self, Object};
+use super::select;
 
 /// Calls that may wait; one more is told to come again.
 const QUEUE_MAX: usize = 256;
+
+/// How long a worker without a session leaves the work to the others before it asks for one again.
+const ASIDE: Duration = Duration::from_secs(1);
 
 /// What a call needs of its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +48,27 @@ impl Desk<'_> {
     }
 }
 
-type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+type Job = Box<dyn FnMut(&mut Worker, Standing) -> Outcome + Send>;
+
+/// Whether others could do it as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    OneOfSeveral,
+    Last,
+}
+
+enum Outcome {
+    Done,
+    /// The token had no session for this worker; it is for another.
+    NoSession,
+}
 
 /// The queue and who serves it.
 pub(super) struct Crew {
     queue: Mutex<Queue>,
-    /// A call waits.
-    ready: Condvar,
-    /// Who may work, or whether anybody may, is otherwise than it was.
+    /// For who waits for work.
+    work: Condvar,
+    /// For who waits for anything else.
     changed: Condvar,
     workers: usize,
     /// Workers in a call whose caller has given up.
@@ -62,15 +79,21 @@ pub(super) struct Crew {
 struct Queue {
     jobs: VecDeque<Job>,
     is_stopped: bool,
-    /// Workers that may work: no more than the token has sessions for.
+    /// Workers that may work: no more than the token says that it has sessions for.
     allowed: usize,
     running: usize,
+    /// Workers that wait for work.
+    idle: usize,
+    /// Workers that got no session, and leave the work to those that have one for a while.
+    aside: usize,
 }
 
 /// Where a call is.
 enum Progress<T> {
     Waiting,
     Running,
+    /// Taken up once, and for another worker now.
+    ToDo,
     Done(Result<T, TokenError>),
     Abandoned,
 }
@@ -89,34 +112,63 @@ pub(super) struct Worker {
 impl Crew {
     /// Starts `workers` threads.
     pub(super) fn start(link: &Arc<Link>, workers: usize) -> std::io::Result<Arc<Self>> {
-        let queue = Mutex::new(Queue { allowed: workers, ..Queue::default() });
-        let hung = AtomicUsize::new(0);
-        let crew =
-            Arc::new(Self { queue, ready: Condvar::new(), changed: Condvar::new(), workers, hung });
+        let crew = Arc::new(Self {
+            queue: Mutex::new(Queue { allowed: workers, ..Queue::default() }),
+            work: Condvar::new(),
+            changed: Condvar::new(),
+            workers,
+            hung: AtomicUsize::new(0),
+        });
         for number in 0..workers {
             let (crew, link) = (Arc::clone(&crew), Arc::clone(link));
-            std::thread::Builder::new().name(format!("hsm-{number}")).spawn(move || {
-                let mut worker = Worker { link, session: None };
-                while let Some(job) = crew.next(number) {
-                    job(&mut worker);
-                    crew.finished();
-                }
-                worker.put_away();
-            })?;
+            std::thread::Builder::new()
+                .name(format!("hsm-{number}"))
+                .spawn(move || crew.serve(number, link))?;
         }
         Ok(crew)
+    }
+
+    fn serve(&self, number: usize, link: Arc<Link>) {
+        let mut worker = Worker { link, session: None };
+        while let Some((mut job, standing)) = self.next(number) {
+            let outcome = job(&mut worker, standing);
+            let mut queue = lock(&self.queue);
+            queue.running -= 1;
+            if queue.is_stopped {
+                self.changed.notify_all();
+            }
+            if matches!(outcome, Outcome::NoSession) {
+                self.step_aside(queue, job);
+            }
+        }
+        worker.put_away();
+    }
+
+    /// Gives the job to those that have a session.
+    fn step_aside(&self, mut queue: MutexGuard<'_, Queue>, job: Job) {
+        queue.jobs.push_front(job);
+        queue.aside += 1;
+        self.call(&queue);
+        let waited = self.changed.wait_timeout_while(queue, ASIDE, |queue| !queue.is_stopped);
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.aside -= 1;
     }
 
     /// Lets only so many work.
     pub(super) fn allow(&self, workers: usize) {
         lock(&self.queue).allowed = workers.clamp(1, self.workers);
-        self.ready.notify_all();
+        self.work.notify_all();
         self.changed.notify_all();
     }
 
     /// Calls that wait, and workers that hang.
     pub(super) fn load(&self) -> (usize, usize) {
         (lock(&self.queue).jobs.len(), self.hung.load(Ordering::Relaxed))
+    }
+
+    /// Whether no worker is left that does not hang.
+    pub(super) fn is_hung(&self) -> bool {
+        self.hung.load(Ordering::Acquire) >= self.workers
     }
 
     /// Runs `work` on a worker and waits for it, at most `timeout`.
@@ -130,17 +182,29 @@ impl Crew {
         access: Access,
         mut work: impl FnMut(&Desk<'_>) -> Result<T, TokenError> + Send + 'static,
     ) -> Result<T, TokenError> {
-        if self.hung.load(Ordering::Acquire) >= self.workers {
+        if self.is_hung() {
             return Err(TokenError::Silent);
         }
         let ticket =
             Arc::new(Ticket { progress: Mutex::new(Progress::Waiting), done: Condvar::new() });
         let job: Job = {
             let (ticket, crew) = (Arc::clone(&ticket), Arc::clone(self));
-            Box::new(move |worker| {
-                if ticket.begin() && !ticket.finish(worker.perform(access, &mut work)) {
-                    crew.hung.fetch_sub(1, Ordering::Release);
+            Box::new(move |worker, standing| {
+                if !ticket.begin() {
+                    return Outcome::Done;
                 }
+                let done = worker.perform(access, &mut work);
+                let is_for_another = standing == Standing::OneOfSeveral
+                    && done.as_ref().is_err_and(TokenError::is_no_session);
+                let is_awaited = match is_for_another {
+                    true => ticket.give_back(),
+                    false => ticket.finish(done),
+                };
+                if !is_awaited {
+                    crew.hung.fetch_sub(1, Ordering::Release);
+                    worker.link.ring();
+                }
+                if is_for_another { Outcome::NoSession } else { Outcome::Done }
             })
         };
         {
@@ -149,33 +213,38 @@ impl Crew {
                 return Err(TokenError::Busy);
             }
             queue.jobs.push_back(job);
+            self.call(&queue);
         }
-        self.ready.notify_one();
         ticket.wait(timeout, &self.hung)
     }
 
-    fn next(&self, number: usize) -> Option<Job> {
+    /// Wakes a worker for the new job, if one sleeps: waking costs as much as a call.
+    fn call(&self, queue: &MutexGuard<'_, Queue>) {
+        if queue.idle > 0 {
+            self.work.notify_one();
+        }
+    }
+
+    fn next(&self, number: usize) -> Option<(Job, Standing)> {
         let mut queue = lock(&self.queue);
         loop {
             if queue.is_stopped {
                 return None;
             }
-            let is_allowed = number < queue.allowed;
-            if is_allowed && let Some(job) = queue.jobs.pop_front() {
-                queue.running += 1;
-                return Some(job);
+            if number >= queue.allowed {
+                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            // Who may not work must not be the one that is woken for a call.
-            let wake = if is_allowed { &self.ready } else { &self.changed };
-            queue = wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn finished(&self) {
-        let mut queue = lock(&self.queue);
-        queue.running -= 1;
-        if queue.is_stopped {
-            self.changed.notify_all();
+            if let Some(job) = queue.jobs.pop_front() {
+                queue.running += 1;
+                let others = queue.allowed.saturating_sub(queue.aside + 1);
+                let is_last = others == 0;
+                let standing = if is_last { Standing::Last } else { Standing::OneOfSeveral };
+                return Some((job, standing));
+            }
+            queue.idle += 1;
+            queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
         }
     }
 
@@ -184,7 +253,7 @@ impl Crew {
         let mut queue = lock(&self.queue);
         queue.is_stopped = true;
         queue.jobs.clear();
-        self.ready.notify_all();
+        self.work.notify_all();
         self.changed.notify_all();
         let _ = self.changed.wait_timeout_while(queue, timeout, |queue| queue.running > 0);
     }
@@ -193,11 +262,21 @@ impl Crew {
 impl<T> Ticket<T> {
     fn begin(&self) -> bool {
         let mut progress = lock(&self.progress);
-        let is_wanted = matches!(*progress, Progress::Waiting);
+        let is_wanted = matches!(*progress, Progress::Waiting | Progress::ToDo);
         if is_wanted {
             *progress = Progress::Running;
         }
         is_wanted
+    }
+
+    /// It was not done after all. Whether somebody waits for it still.
+    fn give_back(&self) -> bool {
+        let mut progress = lock(&self.progress);
+        let is_awaited = !matches!(*progress, Progress::Abandoned);
+        if is_awaited {
+            *progress = Progress::ToDo;
+        }
+        is_awaited
     }
 
     /// Whether somebody waits for it still.
@@ -218,7 +297,7 @@ impl<T> Ticket<T> {
         let (mut progress, _) = waited.unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *progress, Progress::Abandoned) {
             Progress::Done(result) => result,
-            Progress::Waiting | Progress::Abandoned => Err(TokenError::Busy),
+            Progress::Waiting | Progress::ToDo | Progress::Abandoned => Err(TokenError::Busy),
             Progress::Running => {
                 hung.fetch_add(1, Ordering::Release);
                 Err(TokenError::Silent)
@@ -287,7 +366,7 @@ impl Worker {
                     let _ = session.close();
                 }
                 match access {
-                    Access::Read => library.open_ro_session_no_drop(footing.slot)?,
+                    Access::Read => select::open_to_read_no_drop(library, footing.slot)?,
                     Access::Write => library.open_rw_session_no_drop(footing.slot)?,
                 }
             }

@@ -14,4 +14,5 @@ pub mod signer;
 pub mod softhsm;
 pub mod stacks;
 pub mod stores;
+pub mod tokens;
 pub mod tools;
