@@ -111,6 +111,7 @@ impl Job {
         let result = match (self.command, &mut self.buffer) {
             (Err(errno), _) => return Some(Outcome::Failure(errno, reason(errno))),
             (Ok(Command::Read { .. }), Some(buffer)) => {
+                buffer.warm_up();
                 match disk.read(&self.span, buffer, present, waiting) {
                     Ok(false) => return None,
                     outcome => outcome.map(|_| Outcome::Read),
