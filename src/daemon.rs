@@ -249,18 +249,11 @@ fn report(recovery: &Recovery) {
 }
 
 fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
-    let buckets = |name: &str| Matcher::Full(name.to_owned());
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(
-            buckets(metrics::REQUEST_SECONDS),
+            Matcher::Full(metrics::KMS_SECONDS.to_owned()),
             &metrics::LATENCY_BUCKETS_SECONDS,
         )
-        .and_then(|builder| {
-            builder.set_buckets_for_metric(
-                buckets(metrics::KMS_SECONDS),
-                &metrics::LATENCY_BUCKETS_SECONDS,
-            )
-        })
         .map_err(|error| DaemonError::Metrics(Box::new(error)))?
         .build_recorder();
     let handle = recorder.handle();
@@ -378,7 +371,7 @@ fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
         root: Arc::clone(&house.root),
         remote_kms: house.remote_kms.clone(),
         attached_disks: Box::new(move || disks.attached_count()),
-        render_metrics: Box::new(move || metrics.render()),
+        render_metrics: Box::new(move || metrics.render() + &metrics::render_latencies()),
     }
 }
 

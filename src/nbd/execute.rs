@@ -155,7 +155,7 @@ impl Job {
         )
     }
 
-    fn answer(self, outcome: Outcome, link: &Link, scratch: &mut Scratch, batch: &mut Batch) {
+    fn answer(mut self, outcome: Outcome, link: &Link, scratch: &mut Scratch, batch: &mut Batch) {
         let is_error = matches!(outcome, Outcome::Failure(..));
         let (number, cost) = (self.number(), self.span.covered_bytes());
         let took = link.server.clock.monotonic().saturating_sub(self.begun);
@@ -164,6 +164,7 @@ impl Job {
             Outcome::Success => {
                 if let Ok(Command::Write { .. }) = self.command {
                     link.metrics.written(self.length);
+                    self.buffer.take().map(Buffer::keep_warm);
                 }
                 batch.head(|out| reply::success(self.to, out));
             }

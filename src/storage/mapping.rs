@@ -316,13 +316,13 @@ impl Window {
         }
         let page = rustix::param::page_size();
         let pages = offset / page * page..(offset + len).next_multiple_of(page).min(WINDOW_BYTES);
-        let parts = pages.start / PART_BYTES..pages.end.div_ceil(PART_BYTES);
+        let mut parts = pages.start / PART_BYTES..pages.end.div_ceil(PART_BYTES);
         if !self.is_resident(&pages) {
             // What the kernel has dropped is no longer in the page tables either.
             parts.for_each(|part| self.forget(part));
             return None;
         }
-        if !parts.clone().all(|part| self.is_entered(part)) {
+        if !parts.all(|part| self.is_entered(part)) {
             self.enter(&pages)?;
             let whole = pages.start.div_ceil(PART_BYTES)..pages.end / PART_BYTES;
             whole.for_each(|part| self.remember(part));
