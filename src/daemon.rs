@@ -210,21 +210,14 @@ fn report(recovery: Recovery) -> Recovery {
 }
 
 fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
-    let buckets = |name: &str| Matcher::Full(name.to_owned());
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(
-            buckets(metrics::REQUEST_SECONDS),
+            Matcher::Full(metrics::KMS_SECONDS.to_owned()),
             &metrics::LATENCY_BUCKETS_SECONDS,
         )
         .and_then(|builder| {
             builder.set_buckets_for_metric(
-                buckets(metrics::KMS_SECONDS),
-                &metrics::LATENCY_BUCKETS_SECONDS,
-            )
-        })
-        .and_then(|builder| {
-            builder.set_buckets_for_metric(
-                buckets(metrics::HSM_SECONDS),
+                Matcher::Full(metrics::HSM_SECONDS.to_owned()),
                 &metrics::LATENCY_BUCKETS_SECONDS,
             )
         })
@@ -354,7 +347,7 @@ fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Result
         remote_kms: house.remote_kms.clone(),
         attached_disks: Box::new(move || disks.attached_count()),
         is_space_low: Box::new(move || space.is_low()),
-        render_metrics: Box::new(move || metrics.render()),
+        render_metrics: Box::new(move || metrics.render() + &metrics::render_latencies()),
     })
 }
 
