@@ -17,7 +17,7 @@ use crate::config::{Config, Mode};
 use crate::disk::space::SpaceWatch;
 use crate::disk::{Disks, Recovery};
 use crate::kms::root::Root;
-use crate::kms::{Account, Kms, Swept};
+use crate::kms::{Kms, Swept};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
@@ -33,6 +33,7 @@ mod foundation;
 mod process;
 mod services;
 mod space;
+mod tokens;
 
 pub use error::DaemonError;
 use faces::Faces;
@@ -41,6 +42,7 @@ use process::Wish;
 pub use process::take_data_dir;
 pub use services::Offline;
 use services::Services;
+use tokens::Returning;
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
@@ -65,6 +67,8 @@ pub struct Ready {
     pub root_key_created: bool,
     /// File that tells the owner's access key; in development alone.
     pub access_key: Option<PathBuf>,
+    /// The configured tokens and how each is.
+    pub hsms: Vec<String>,
     /// How well keys in memory are kept.
     pub protection: Protection,
     /// What the last run left behind.
@@ -82,7 +86,8 @@ struct House {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     metrics: PrometheusHandle,
-    account: Account,
+    /// Who opens disks again when a token has come back.
+    returning: Returning,
     space: Arc<SpaceWatch>,
     _lock: File,
 }
@@ -125,17 +130,17 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let lock = process::take_data_dir(&config.data_dir)?;
     let metrics = install_metrics()?;
     let base = Foundation::lay(config)?;
-    let Services { ram, kms, disks } = Services::build(config, &base)?;
-    let Foundation { clock, entropy, account, root, root_key_created, trail, caller, .. } = base;
+    let Services { ram, kms, disks, back } = Services::build(config, &base)?;
+    let Foundation { clock, entropy, root, root_key_created, trail, caller, .. } = base;
     let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
-    let recovery = disks.recover(&caller)?;
-    report(&recovery);
+    let recovery = report(disks.recover(&caller)?);
     disks.start_jobs().map_err(DaemonError::Start)?;
     let ready = Ready {
         endpoints: configured(config),
         root_key: root.provider().place(),
         root_key_created,
         access_key,
+        hsms: tokens::shown(&kms),
         protection: secret::protection(),
         recovery,
     };
@@ -149,7 +154,7 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         clock,
         entropy,
         metrics,
-        account,
+        returning: Returning { back, caller },
         space: Arc::new(SpaceWatch::new(config.limits.low_space_percent)),
         _lock: lock,
     };
@@ -182,7 +187,7 @@ fn configured(config: &Config) -> Endpoints {
     }
 }
 
-fn report(recovery: &Recovery) {
+fn report(recovery: Recovery) -> Recovery {
     if recovery.removed > 0 {
         tracing::info!(
             disks = recovery.removed,
@@ -201,18 +206,18 @@ fn report(recovery: &Recovery) {
              allows; raise RLIMIT_MEMLOCK or boot with secretmem.enable=1"
         );
     }
+    recovery
 }
 
 fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
-    let buckets = |name: &str| Matcher::Full(name.to_owned());
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(
-            buckets(metrics::REQUEST_SECONDS),
+            Matcher::Full(metrics::KMS_SECONDS.to_owned()),
             &metrics::LATENCY_BUCKETS_SECONDS,
         )
         .and_then(|builder| {
             builder.set_buckets_for_metric(
-                buckets(metrics::KMS_SECONDS),
+                Matcher::Full(metrics::HSM_SECONDS.to_owned()),
                 &metrics::LATENCY_BUCKETS_SECONDS,
             )
         })
@@ -259,7 +264,7 @@ async fn serve_control_plane(
 ) -> Result<(), DaemonError> {
     let faces = Faces::bind(config, &mut ready.endpoints)?;
     let tls = faces.tls();
-    let api = Arc::new(control_plane(config, house, ready.endpoints.clone()));
+    let api = Arc::new(control_plane(config, house, ready.endpoints.clone())?);
     let (stop, stopped) = watch::channel(false);
     let mut faces = faces.serve(&api, &stopped);
     let mut timers = tokio::task::JoinSet::new();
@@ -267,6 +272,8 @@ async fn serve_control_plane(
     timers.spawn(run_due(Arc::clone(&house.kms)));
     timers.spawn(space::look_after(Arc::clone(&house.disks), Arc::clone(&house.space)));
     timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
+    timers.spawn(tokens::tend(Arc::clone(&house.kms)));
+    timers.spawn(tokens::reopen_disks(house.returning.clone(), Arc::clone(&house.disks)));
     announce(ready);
     while signals.wait().await == Wish::Reload {
         faces::reload(tls.as_deref());
@@ -317,27 +324,31 @@ async fn run_due(kms: Arc<Kms>) {
     }
 }
 
-fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
-    let world = (Arc::clone(&house.clock), house.entropy.as_ref());
+fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Result<Api, DaemonError> {
+    let entropy = house.entropy.as_ref();
+    let world = (Arc::clone(&house.clock), entropy);
     let (disks, metrics) = (Arc::clone(&house.disks), house.metrics.clone());
     let space = Arc::clone(&house.space);
-    Api {
+    let gate = Gate::new(Arc::clone(&house.ram), world, config.api.requests_per_second);
+    let gate = gate.remembering(&config.data_dir, entropy);
+    let data_dir = |error| DaemonError::DataDir { path: config.data_dir.clone(), error };
+    Ok(Api {
         disks: Arc::clone(&house.disks),
         kms: Arc::clone(&house.kms),
-        gate: Gate::new(Arc::clone(&house.ram), world, config.api.requests_per_second),
+        gate: gate.map_err(data_dir)?,
         ram: Arc::clone(&house.ram),
         trail: Arc::clone(&house.trail),
         clock: Arc::clone(&house.clock),
         entropy: Arc::clone(&house.entropy),
-        account_id: house.account.account_id.clone(),
-        region: house.account.region.clone(),
+        account_id: house.kms.account().account_id.clone(),
+        region: house.kms.account().region.clone(),
         endpoints,
         root: Arc::clone(&house.root),
         remote_kms: house.remote_kms.clone(),
         attached_disks: Box::new(move || disks.attached_count()),
         is_space_low: Box::new(move || space.is_low()),
-        render_metrics: Box::new(move || metrics.render()),
-    }
+        render_metrics: Box::new(move || metrics.render() + &metrics::render_latencies()),
+    })
 }
 
 /// Binds a unix socket, private to us from its creation on (the umask is 077). A file that a dead

@@ -109,6 +109,11 @@ pub const API_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 /// API connections at a time on one listener; more wait in the backlog.
 pub const API_CONNECTIONS_MAX: usize = 256;
 
+/// API connections at a time on one listener from one peer (an IPv4 address, an IPv6 network of 64
+/// bits, a user on the unix socket); one more is closed at once and counted. Half of all, so that
+/// nobody alone can keep the others out.
+pub const API_CONNECTIONS_PER_PEER_MAX: usize = API_CONNECTIONS_MAX / 2;
+
 /// Attached disks in one daemon; one more is refused with `InstanceDiskLimitExceeded`.
 pub const ATTACHED_DISKS_MAX: usize = 10_000;
 

@@ -9,9 +9,9 @@ use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{
     AliasRecord, CacheMode, Catalog, CatalogError, DiskFilter, DiskLimits, DiskRecord, DiskStatus,
     ImageFilter, ImageRecord, ImageStatus, JobFilter, JobKind, JobPace, JobRecord, JobState,
-    KeyRecord, KeyState, KeyVersionRecord, LayerRecord, LayerState, Operation, Page, RootRecord,
-    SnapshotFilter, SnapshotRecord, SnapshotStatus, StackOperation, TagFilter, TagRecord,
-    TaggedType,
+    KeyRecord, KeyState, KeyVersionRecord, KmsStatus, LayerRecord, LayerState, Operation, Page,
+    RootRecord, SnapshotFilter, SnapshotRecord, SnapshotStatus, StackOperation, TagFilter,
+    TagRecord, TaggedType,
 };
 use sealdisk::clock::Timestamp;
 use sealdisk::units::ByteCount;
@@ -810,6 +810,20 @@ fn its_files_are_private() {
 }
 
 #[test]
+fn how_the_account_stands_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.db");
+    for status in [KmsStatus::InDebt, KmsStatus::NotEnabled, KmsStatus::Enabled] {
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        catalog.apply(&[Operation::PutKmsStatus(status)], &mut || Ok(())).unwrap();
+        let refused = Operation::PutKmsStatus(KmsStatus::Suspended);
+        assert!(catalog.apply(&[refused], &mut || Err("no".into())).is_err());
+        drop(catalog);
+        assert_eq!(SqliteCatalog::open(&path).unwrap().kms_status().unwrap(), status);
+    }
+}
+
+#[test]
 fn a_newer_format_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("catalog.db");
@@ -819,6 +833,23 @@ fn a_newer_format_is_refused() {
     drop(raw);
     let error = SqliteCatalog::open(&path).unwrap_err();
     assert!(matches!(error, CatalogError::Newer { found: 99, known: 2 }), "{error:?}");
+}
+
+#[test]
+fn uses_of_a_key_version_are_reserved_by_who_saw_the_last_reservation() {
+    let scratch = tempfile::tempdir().unwrap();
+    let catalog = SqliteCatalog::open(&scratch.path().join("catalog.db")).unwrap();
+    must(&catalog, &[insert_key("k1")]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 0);
+    let reserve =
+        |seen, reserved| Operation::ReserveWraps { version_id: "k1-v1".into(), seen, reserved };
+    must(&catalog, &[reserve(0, 10)]);
+    let raced = catalog.apply(&[reserve(0, 20)], &mut || Ok(()));
+    assert!(matches!(raced, Err(CatalogError::Changed)), "{raced:?}");
+    must(&catalog, &[reserve(10, 20)]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 20);
+    must(&catalog, &[Operation::DeleteKey("k1".into())]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 0);
 }
 
 /// `catalog-v1.sql` is what SQLite's `.dump` says of a catalog that format 1 was written to: an
@@ -856,6 +887,7 @@ fn a_catalog_of_format_1_is_upgraded_in_place() {
         }
         assert_eq!(catalog.keys(Page::ALL).unwrap().total, 2);
         assert!(catalog.root().unwrap().is_some());
+        assert_eq!(catalog.kms_status().unwrap(), KmsStatus::Enabled);
         assert!(catalog.unreferenced_layers().unwrap().is_empty());
     }
 }

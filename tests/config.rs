@@ -57,7 +57,7 @@ fn the_shipped_file_documents_every_option_with_default_and_danger() {
             options += 1;
         }
     }
-    assert_eq!(options, 23);
+    assert_eq!(options, 25);
 }
 
 fn assert_documented(text: &str, start: &str) {
@@ -253,4 +253,29 @@ fn a_missing_or_huge_file_is_refused_by_name() {
     let huge = dir.path().join("huge.yaml");
     std::fs::write(&huge, vec![b'#'; 2 << 20]).unwrap();
     assert!(load(&huge).unwrap_err().to_string().contains("larger than 1 MiB"));
+}
+
+const TOKEN: &str = "pkcs11:token=disks?module-path=/usr/lib/softhsm/libsofthsm2.so";
+
+#[test]
+fn tokens_are_told_apart_by_name() {
+    let config = read(&format!(
+        "hsm:\n  - uri: {TOKEN}\n  - name: spare\n    uri: {TOKEN}&pin-source=env:PIN\n    \
+         workers: 8\n    timeout: 2s\n"
+    ));
+    let hsm = config.unwrap().hsm;
+    assert_eq!((hsm[0].name.as_str(), hsm[0].workers), ("hsm", 4));
+    assert_eq!((hsm[1].name.as_str(), hsm[1].workers), ("spare", 8));
+    assert_eq!(hsm[1].timeout, Duration::from_secs(2));
+    for (text, word) in [
+        (format!("hsm:\n  - uri: {TOKEN}\n  - uri: {TOKEN}\n"), "two tokens have the name `hsm`"),
+        (format!("hsm:\n  - name: 1000000000000001\n    uri: {TOKEN}\n"), "is no name"),
+        (format!("hsm:\n  - uri: {TOKEN}\n    workers: 0\n"), "1 to 64"),
+        ("hsm:\n  - uri: pkcs11:slot-id=1?module-path=/a\n".into(), "names a slot"),
+        (format!("hsm:\n  - uri: {TOKEN}&pin-value=1234\n"), "holds the PIN itself"),
+        ("root_key:\n  provider: pkcs11\n".into(), "needs uri"),
+    ] {
+        let said = refusal(&text);
+        assert!(said.contains(word), "{said}");
+    }
 }

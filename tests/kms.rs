@@ -23,6 +23,7 @@ use sealdisk::kms::{
 };
 use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
+use sealdisk::token::Sealed;
 use sealdisk::trail::files::{DirectoryFiles, SegmentFile, SegmentFiles};
 use sealdisk::trail::{Direction, Query, Trail};
 use serde_json::Value;
@@ -120,6 +121,7 @@ impl House {
             clock: clock.clone(),
             entropy,
             account: account(),
+            tokens: Vec::new(),
         });
         Self { kms: kms.unwrap(), trail, catalog, clock, is_broken, scratch }
     }
@@ -194,6 +196,7 @@ fn caller(principal: Principal) -> Caller {
         source: "unix:uid=0".into(),
         user_agent: "test".into(),
         route: Route::LOCAL,
+        on_behalf_of: None,
     }
 }
 
@@ -308,6 +311,70 @@ fn what_cannot_be_made_is_refused_by_its_parameter() {
     assert_eq!(house.catalog.keys(Page::ALL).unwrap().total, 2);
 }
 
+/// Randomness that a use of a key waits for, between the look at the key's state and its end.
+struct Held {
+    real: SeededEntropy,
+    is_held: AtomicBool,
+    has_come: AtomicBool,
+}
+
+impl sealdisk::clock::Entropy for Held {
+    fn fill(&self, bytes: &mut [u8]) {
+        if self.is_held.load(Ordering::SeqCst) {
+            self.has_come.store(true, Ordering::SeqCst);
+        }
+        while self.is_held.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        self.real.fill(bytes);
+    }
+}
+
+#[test]
+fn once_a_key_is_taken_away_no_use_of_it_is_under_way() {
+    type Take = fn(&Kms, &str) -> Result<(), KmsError>;
+    let ways: [(Take, KeyState); 2] = [
+        (|kms, id| kms.disable_key(&root(), id), KeyState::Disabled),
+        (|kms, id| kms.schedule_key_deletion(&root(), id, 7), KeyState::PendingDeletion),
+    ];
+    let house = House::new();
+    for (take_away, state) in ways {
+        let id = house.key();
+        let held = Arc::new(Held {
+            real: SeededEntropy::new(5),
+            is_held: true.into(),
+            has_come: false.into(),
+        });
+        let kms = Kms::open(KmsParts {
+            catalog: house.catalog.clone(),
+            trail: house.trail.clone(),
+            ram: ram(&(house.catalog.clone() as Arc<dyn Catalog>), &(house.clock.clone() as _)),
+            sealing_key: root_key(),
+            clock: house.clock.clone(),
+            entropy: held.clone(),
+            account: account(),
+            tokens: Vec::new(),
+        })
+        .unwrap();
+        std::thread::scope(|scope| {
+            let using = scope.spawn(|| kms.encrypt(&root(), &id, b"x", &none()));
+            while !held.has_come.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            let taking = scope.spawn(|| take_away(&kms, &id));
+            while house.state(&id) != state {
+                std::thread::yield_now();
+            }
+            // New uses are refused already; the call does not return before the old one has ended.
+            assert!(kms.encrypt(&root(), &id, b"x", &none()).is_err());
+            assert!(!taking.is_finished());
+            held.is_held.store(false, Ordering::SeqCst);
+            taking.join().unwrap().unwrap();
+            using.join().unwrap().unwrap();
+        });
+    }
+}
+
 #[test]
 fn a_key_goes_through_its_states() {
     let house = House::new();
@@ -414,7 +481,10 @@ fn published(action: Action) -> &'static str {
         | GetPublicKey
         | DescribeAccountKmsStatus
         | OpenKmsService
-        | ListKmsInstances => "++++",
+        | SetAccountStatus
+        | ListKmsInstances
+        | ListOrphans
+        | DestroyOrphans => "++++",
     }
 }
 
@@ -462,6 +532,8 @@ fn every_operation_in_every_state() {
         DeleteKeyMaterial,
         ExpireKeyMaterial,
         RotateKey,
+        ListOrphans,
+        DestroyOrphans,
         SetDeletionProtection,
         GetKeyPolicy,
         SetKeyPolicy,
@@ -472,6 +544,7 @@ fn every_operation_in_every_state() {
         GetPublicKey,
         DescribeAccountKmsStatus,
         OpenKmsService,
+        SetAccountStatus,
         ListKmsInstances,
     ];
     for action in all {
@@ -1111,9 +1184,11 @@ proptest! {
     ) {
         let key = Secret::zeroed(32);
         let id = Uuid::from_u128(1).to_string();
-        let encrypt = |data: &[u8]| Ok(aead::seal(&key, [0; 12], data, &plain));
+        let encrypt = |data: &[u8]| {
+            Ok(Sealed { iv: [0; 12], bytes: aead::seal(&key, [0; 12], data, &plain) })
+        };
         let open = |iv, data: &[u8], sealed: &[u8]| Ok(aead::open(&key, iv, data, sealed).ok());
-        let made = blob::seal(&id, [0; 12], &none(), encrypt).unwrap();
+        let made = blob::seal(&id, &none(), encrypt).unwrap();
         let opened = blob::parse(&made).unwrap().open(&none(), open).unwrap();
         prop_assert_eq!(opened.expose(), &plain[..]);
         let mut changed = made;

@@ -126,6 +126,14 @@ fn disks_live_on_keys_of_another_host() {
     assert_eq!(made[0]["userIdentity"]["type"], "ram-user");
     assert_eq!(made[0]["userIdentity"]["userName"], "disks");
     assert_eq!(made[0]["sourceIpAddress"], "127.0.0.1");
+    // All of ours come with one access key: for whom, and under which request of ours, stands
+    // there.
+    let created = disks.events("CreateDisk");
+    for (theirs, ours) in made.iter().zip(&created) {
+        let request = ours["requestId"].as_str().unwrap();
+        let agent = format!("(for root; request {request})");
+        assert!(theirs["userAgent"].as_str().unwrap().ends_with(&agent), "{theirs}");
+    }
     assert_eq!(keys.daemon.events("Decrypt").len(), 2);
     assert!(disks.events("GenerateDataKey").is_empty());
 

@@ -1,12 +1,13 @@
 //! The control plane's face: the cloud's RPC actions over HTTP/1.1.
 //!
 //! ```text
-//! listen.rs  accept, count, stop in order          unix, HTTP, HTTPS (tls.rs)
+//! listen.rs  accept, count (peers.rs), stop        unix, HTTP, HTTPS (tls.rs)
 //! http.rs    bytes -> request, answer -> bytes     limits, timeouts
 //! rpc.rs     query + form + headers -> Call        pure, fuzzed
-//! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts
+//! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts,
+//!                                                  ledger.rs remembers over restarts
 //! dispatch.rs (version, action) -> handler         one table
-//! kms*.rs ecs*.rs actiontrail.rs own*.rs keeping.rs  one small function an action
+//! kms*.rs ecs*.rs actiontrail.rs own*.rs hsm.rs …  one small function an action
 //! error.rs   domain error -> published code        the only such table
 //! format.rs  JSON or XML
 //! ```
@@ -37,6 +38,7 @@ mod ecs_words;
 pub mod error;
 mod format;
 mod gate;
+mod hsm;
 mod http;
 mod keeping;
 mod kms;
@@ -44,10 +46,12 @@ mod kms_account;
 mod kms_import;
 mod kms_tags;
 mod kms_use;
+mod ledger;
 mod listen;
 mod own;
 mod own_layers;
 mod pages;
+mod peers;
 pub mod percent;
 mod ram;
 mod ram_policies;

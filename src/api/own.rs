@@ -6,7 +6,7 @@ use super::answer::Answer;
 use super::dispatch::{Handler, authorise};
 use super::error::ApiError;
 use super::rpc::Parameters;
-use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, keeping, own_layers, status};
+use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, hsm, keeping, own_layers, status};
 use crate::catalog::{CacheMode, DiskLimits};
 use crate::disk::check::Finding;
 use crate::disk::key_scope::KeyScope;
@@ -24,6 +24,8 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "DescribeEndpoints" => describe_endpoints,
         "DescribeServer" => describe_server,
         "ExportDiskKey" => export_disk_key,
+        "DescribeAccount" => keeping::describe_account,
+        "SetAccountStatus" => keeping::set_account_status,
         "DescribeRootKey" => keeping::describe_root_key,
         "RotateRootKey" => keeping::rotate_root_key,
         "CreateBackup" => keeping::create_backup,
@@ -31,7 +33,7 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "RewrapDisk" => rewrap_disk,
         "RewrapKey" => rewrap_key,
         "CheckLayers" => check_layers,
-        _ => return own_layers::handler(action),
+        _ => return own_layers::handler(action).or_else(|| hsm::handler(action)),
     })
 }
 

@@ -270,6 +270,24 @@ async fn one_more_than_the_bound_waits_its_turn() {
 }
 
 #[tokio::test]
+async fn one_peer_cannot_have_every_place() {
+    let server = Server::start(Bounds { connections_per_peer: 1, ..PATIENT });
+    let mut first = server.connect().await;
+    first.write_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    let mut seen = [0; 12];
+    first.read_exact(&mut seen).await.unwrap();
+    // Closed at once, without an answer.
+    assert_eq!(server.ask(&get("/health")).await.0, 0);
+    drop(first);
+    let mut status = 0;
+    while status == 0 {
+        status = server.ask(&get("/health")).await.0;
+    }
+    assert_eq!(status, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn stopping_does_not_wait_for_idle_clients() {
     let server = Server::start(Bounds { head_timeout: Duration::from_secs(3600), ..PATIENT });
     let mut idle = server.connect().await;

@@ -21,7 +21,7 @@ mod stack_words;
 
 pub use record::{
     AliasRecord, CacheMode, DiskLimits, DiskRecord, DiskStatus, KeyRecord, KeyState,
-    KeyVersionRecord, RootRecord, TagRecord, TaggedType,
+    KeyVersionRecord, KmsStatus, RootRecord, TagRecord, TaggedType,
 };
 pub use stack::{
     ImageFilter, ImageRecord, ImageStatus, JobFilter, JobKind, JobPace, JobRecord, JobState,
@@ -41,6 +41,16 @@ pub enum Operation {
     InsertKeyVersion(KeyVersionRecord),
     /// Replaces store and material of a key version.
     UpdateKeyVersion(KeyVersionRecord),
+    /// So many uses of a key version to encrypt are spoken for, if as many were as the caller saw;
+    /// else the whole change fails with [`CatalogError::Changed`].
+    ReserveWraps {
+        /// The version.
+        version_id: String,
+        /// What [`Catalog::reserved_wraps`] gave.
+        seen: u64,
+        /// How many they are then.
+        reserved: u64,
+    },
     /// Replaces the policy of a key.
     PutKeyPolicy {
         /// The key.
@@ -93,6 +103,8 @@ pub enum Operation {
         /// Id of the root key that the caller saw.
         seen_root_key_id: String,
     },
+    /// How the account stands with the KMS from now on.
+    PutKmsStatus(KmsStatus),
     /// A step of a change of layers, snapshots, images or jobs.
     Stack(StackOperation),
     /// A step of a change of users, roles or policies.
@@ -242,6 +254,9 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
         page: Page,
     ) -> Result<Listed<KeyVersionRecord>, CatalogError>;
 
+    /// Uses of a key version to encrypt that are spoken for; 0 if it was never used.
+    fn reserved_wraps(&self, version_id: &str) -> Result<u64, CatalogError>;
+
     /// The policy of a key, if one was ever put.
     fn key_policy(&self, key_id: &str) -> Result<Option<String>, CatalogError>;
 
@@ -319,6 +334,9 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
 
     /// The root record, if a root key was ever set up.
     fn root(&self) -> Result<Option<RootRecord>, CatalogError>;
+
+    /// How the account stands with the KMS; open unless that was ever changed.
+    fn kms_status(&self) -> Result<KmsStatus, CatalogError>;
 
     /// Writes everything, as of one moment, into the empty file at `to`, while serving goes on.
     fn copy_to(&self, to: &Path) -> Result<(), CatalogError>;

@@ -19,6 +19,20 @@ pub enum KeyState {
     PendingImport,
 }
 
+/// How an account stands with the KMS (`AccountStatus`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KmsStatus {
+    /// Open: it serves.
+    #[default]
+    Enabled,
+    /// Not opened yet, or given up.
+    NotEnabled,
+    /// The account owes money: the KMS has stopped serving it.
+    InDebt,
+    /// It has owed money for too long.
+    Suspended,
+}
+
 /// A KMS key, without its material.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
@@ -232,6 +246,25 @@ impl KeyState {
         [Self::Enabled, Self::Disabled, Self::PendingDeletion, Self::PendingImport]
             .into_iter()
             .find(|state| state.as_str() == text)
+    }
+}
+
+impl KmsStatus {
+    /// The published name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "Enabled",
+            Self::NotEnabled => "NotEnabled",
+            Self::InDebt => "InDebt",
+            Self::Suspended => "Suspended",
+        }
+    }
+
+    /// The status of this published name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Enabled, Self::NotEnabled, Self::InDebt, Self::Suspended]
+            .into_iter()
+            .find(|status| status.as_str() == text)
     }
 }
 

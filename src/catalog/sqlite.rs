@@ -18,8 +18,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use super::{
     AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, Gate, ImageFilter, ImageRecord,
-    JobFilter, JobRecord, KeyRecord, KeyVersionRecord, LayerRecord, LayerState, LayerUses, Listed,
-    Operation, Page, RootRecord, SnapshotFilter, SnapshotRecord, TagFilter, TagRecord,
+    JobFilter, JobRecord, KeyRecord, KeyVersionRecord, KmsStatus, LayerRecord, LayerState,
+    LayerUses, Listed, Operation, Page, RootRecord, SnapshotFilter, SnapshotRecord, TagFilter,
+    TagRecord,
 };
 
 mod change;
@@ -34,7 +35,7 @@ mod upgrade;
 
 pub use copy::read_root;
 
-/// Format of the tables; a file with a greater one is refused, one with a smaller one upgraded.
+/// Format of the tables; a file with a greater one is refused, one with a lesser one is upgraded.
 const FORMAT: u32 = 2;
 /// `SLDK`: tells our file from any other SQLite database.
 const APPLICATION_ID: i32 = 0x534c_444b;
@@ -155,6 +156,10 @@ impl Catalog for SqliteCatalog {
         self.read(|reader| question::key_versions(reader, key_id, page))
     }
 
+    fn reserved_wraps(&self, version_id: &str) -> Result<u64, CatalogError> {
+        self.read(|reader| question::reserved_wraps(reader, version_id))
+    }
+
     fn key_policy(&self, key_id: &str) -> Result<Option<String>, CatalogError> {
         self.read(|reader| question::key_policy(reader, key_id))
     }
@@ -253,6 +258,10 @@ impl Catalog for SqliteCatalog {
 
     fn root(&self) -> Result<Option<RootRecord>, CatalogError> {
         self.read(question::root)
+    }
+
+    fn kms_status(&self) -> Result<KmsStatus, CatalogError> {
+        self.read(question::kms_status)
     }
 
     fn copy_to(&self, to: &Path) -> Result<(), CatalogError> {

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::account::AccountCommand;
 use super::backup::BackupCommand;
 use super::endpoint::Endpoint;
+use super::hsm::HsmCommand;
 pub use super::key_arguments::{
     AliasAndKey, AliasCommand, CreateKey, Input, KeyCommand, KeyName, Pairs, SignKey,
 };
@@ -20,7 +22,7 @@ pub use super::stack_arguments::{
 use super::trail::TrailCommand;
 use super::upkeep::{CatalogCommand, Check};
 use crate::config::quantity::{QuantityError, parse_size};
-use crate::config::{AddressError, parse_listen_address};
+use crate::config::{AddressError, TokenUri, parse_listen_address};
 use crate::limits::{BYTES_PER_SECOND_LIMITS, IOPS_LIMITS};
 use crate::units::ByteCount;
 
@@ -122,11 +124,23 @@ pub enum Command {
         #[command(subcommand)]
         command: TrailCommand,
     },
+    /// Look at the account, try out what debt does
+    Account {
+        /// What to do.
+        #[command(subcommand)]
+        command: AccountCommand,
+    },
     /// Look at the root key, replace it
     Root {
         /// What to do.
         #[command(subcommand)]
         command: RootCommand,
+    },
+    /// Look at the tokens that keep keys, and check them
+    Hsm {
+        /// What to do.
+        #[command(subcommand)]
+        command: HsmCommand,
     },
     /// Rebuild the catalog from the layers
     Catalog {
@@ -172,6 +186,11 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
           value_parser = listen)]
     pub http: Option<Listen>,
+    /// Keep keys of the protection level HSM in this token:
+    /// pkcs11:token=LABEL?module-path=/LIBRARY&pin-source=file:/PIN-FILE
+    #[arg(long, value_name = "URI", requires = "dev", conflicts_with = "config",
+          value_parser = TokenUri::parse)]
+    pub hsm: Option<TokenUri>,
 }
 
 /// An address to listen at; `None` is `off`.

@@ -40,7 +40,12 @@ pub(super) fn run(command: KeyCommand, client: &Client, output: &Output) -> Resu
             output.note(&format!("\nsealdisk key cancel-deletion {}   keeps it", key.key))
         }
         K::CancelDeletion(key) => change("CancelKeyDeletion", &key.key, &[]),
-        K::Rotate { key, every, never } => rotate(client, output, &key.key, (every, never)),
+        K::Rotate { key, now: true, .. } => {
+            let id = resolve(client, &key.key)?;
+            client.call(OWN, "RotateKey", &[("KeyId", &id)])?;
+            show(&describe(client, &id)?, output)
+        }
+        K::Rotate { key, every, never, .. } => rotate(client, output, &key.key, (every, never)),
         K::Rewrap(key) => rewrap(client, output, &key.key),
         K::Versions(key) => versions(client, output, &key.key),
         K::Import { key, material, expires } => {
@@ -110,6 +115,7 @@ fn create(wanted: &CreateKey, client: &Client, output: &Output) -> Result<(), Fa
     let optional = [
         ("KeySpec", wanted.spec.as_deref()),
         ("KeyUsage", wanted.usage.as_deref()),
+        ("ProtectionLevel", wanted.protection_level.as_deref()),
         ("Origin", wanted.origin.as_deref()),
         ("DKMSInstanceId", wanted.instance.as_deref()),
         ("RotationInterval", wanted.rotate_every.as_deref()),
@@ -148,7 +154,7 @@ fn rotate(
         }
         None if never => change(client, output, "UpdateRotationPolicy", (key, &[switch("false")])),
         None => change(client, output, "CreateKeyVersion", (key, &[])).map_err(|failure| {
-            failure.hint("only key pairs, once a week; others take --every SPAN")
+            failure.hint("only key pairs, once a week; others take --now or --every SPAN")
         }),
     }
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+pub mod account;
 mod alias;
 pub mod arguments;
 pub mod backup;
@@ -18,6 +19,7 @@ pub mod endpoint;
 mod export;
 pub mod failure;
 mod find;
+pub mod hsm;
 mod image;
 mod job;
 mod key;
@@ -80,7 +82,9 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Policy { command } => ram::policy::run(command, &client()?, output),
         Command::Layer { command } => layer::run(&command, output),
         Command::Trail { command } => trail::run(&command, client, output),
+        Command::Account { command } => account::run(&command, &client()?, output),
         Command::Root { command } => root::run(&command, &client()?, output),
+        Command::Hsm { command } => hsm::run(&command, client, output),
         Command::Catalog { command } => upkeep::catalog(&command, output),
         Command::Check(check) => upkeep::check(&check, client, output),
         Command::Backup { command } => backup::run(&command, client, output),

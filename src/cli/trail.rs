@@ -20,6 +20,9 @@ use crate::crypto::ed25519::PublicKey;
 /// Events in one answer: the most the API gives.
 const PAGE_SIZE: u32 = 50;
 
+/// The action behind all of this.
+const LOOK: &str = "LookupEvents";
+
 /// How often new events are looked for.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -188,9 +191,11 @@ fn list(filter: &TrailFilter, client: &Client, output: &Output) -> Result<(), Fa
     output.list(&json!({"Events": events}), &table, "no events in this time")
 }
 
-/// Shows events from now on. Ends when the reader goes away, or the daemon.
+/// Shows events from now on. Ends when the reader goes away, or the daemon. Each look is an event
+/// too: shown, they would make it look without end.
 fn follow(condition: &Condition, client: &Client, output: &Output) -> Result<(), Failure> {
     let clock = SystemClock::new();
+    let asks_for_looks = condition.event.as_deref() == Some(LOOK);
     let condition = condition.resolve(client)?;
     let started = clock.now();
     let mut known = VecDeque::new();
@@ -204,7 +209,9 @@ fn follow(condition: &Condition, client: &Client, output: &Output) -> Result<(),
                 continue;
             }
             known.push_back(id);
-            show(event, output)?;
+            if asks_for_looks || text(event, "eventName") != LOOK {
+                show(event, output)?;
+            }
         }
         while known.len() > FOLLOW_KNOWN_MAX {
             known.pop_front();
@@ -271,7 +278,7 @@ fn lookup(
         if !token.is_empty() {
             parameters.push(("NextToken", &token));
         }
-        let mut answer = client.call(ACTIONTRAIL, "LookupEvents", &parameters)?;
+        let mut answer = client.call(ACTIONTRAIL, LOOK, &parameters)?;
         if let Value::Array(page) = answer["Events"].take() {
             events.extend(page);
         }

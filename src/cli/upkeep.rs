@@ -103,10 +103,10 @@ fn as_json(report: &CheckReport) -> Value {
 fn checked(answer: &Value, findings: &[Value]) -> String {
     let count = |name: &str| answer[name].as_u64().unwrap_or_default();
     let mut said = format!(
-        "{} layers, {} files, {} disks checked: ",
-        count("Layers"),
-        count("Files"),
-        count("Disks")
+        "{}, {}, {} checked: ",
+        counted(count("Layers"), "layer"),
+        counted(count("Files"), "file"),
+        counted(count("Disks"), "disk")
     );
     if findings.is_empty() {
         return said + "they agree\n";
@@ -133,7 +133,7 @@ pub(super) fn catalog(command: &CatalogCommand, output: &Output) -> Result<(), F
     output.answer(&rebuilt_json(&report), || rebuilt(&report, *dry_run))?;
     match report.left_out.len() {
         0 => Ok(()),
-        left => Err(Failure::new(format!("{left} files were left out"))
+        left => Err(Failure::new(format!("{} left out", counted(left as u64, "file")))
             .hint("mend what is said of each, then call it again: it goes on where it was")),
     }
 }
@@ -167,8 +167,10 @@ fn rebuilt_json(report: &RebuildReport) -> Value {
 fn rebuilt(report: &RebuildReport, is_dry_run: bool) -> String {
     let would = if is_dry_run { "would be " } else { "" };
     let mut said = format!(
-        "{} layers {would}taken in, {} {would}brought up to date, {} known\n",
-        report.layers, report.refreshed, report.known
+        "{} {would}taken in, {} {would}brought up to date, {} known\n",
+        counted(report.layers as u64, "layer"),
+        report.refreshed,
+        report.known
     );
     let mut table = Table::new(&["KIND", "ID", "NAME", "SIZE"]);
     let mut row = |kind: &str, id: &str, name: &str, size: u64| {
@@ -193,6 +195,10 @@ fn rebuilt(report: &RebuildReport, is_dry_run: bool) -> String {
         said.push_str(&format!("left out  {file}\n          {why}\n"));
     }
     said
+}
+
+fn counted(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 fn open(dir: &Path, root: &RootSource) -> Result<Offline, Failure> {

@@ -23,7 +23,9 @@ pub(super) fn harden() -> Result<(), DaemonError> {
     let files = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: files.maximum, maximum: files.maximum };
     // A disk takes a descriptor and a client another: the usual 1024 is soon used up.
-    rustix::process::setrlimit(Resource::Nofile, raised).map_err(start)
+    rustix::process::setrlimit(Resource::Nofile, raised).map_err(start)?;
+    // Layers are read through mappings; one that is cut short must not end the process.
+    crate::storage::guard_mappings().map_err(DaemonError::Start)
 }
 
 /// Logs to standard error. `SEALDISK_LOG` overrides the level, as `target=level,…`.
@@ -35,7 +37,10 @@ pub(super) fn start_log(log: &Log) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal() && !is_plain)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // A log that cannot be written (a full disk, a reader that is gone) would be told of on
+        // the same standard error, and that would panic in the middle of a request.
+        .log_internal_errors(false);
     // A second daemon in one process (tests) keeps the first one's log.
     let _ = match log.format {
         LogFormat::Text => lines.with_target(false).try_init(),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::foundation::Foundation;
+use super::tokens::{self, Back, Hsms};
 use super::{DaemonError, process};
 use crate::clock::{Clock, Entropy};
 use crate::config::Config;
@@ -20,6 +21,8 @@ pub(super) struct Services {
     pub(super) ram: Arc<Ram>,
     pub(super) kms: Arc<Kms>,
     pub(super) disks: Arc<Disks>,
+    /// Told when a token has come back.
+    pub(super) back: Back,
 }
 
 impl Services {
@@ -28,6 +31,7 @@ impl Services {
         let layers = config.data_dir.join("layers");
         process::make_private_dir(&layers)?;
         let Foundation { clock, entropy, catalog, account, root, trail, .. } = base;
+        let Hsms { tokens, back } = tokens::open(config, (clock, entropy), (trail, account))?;
         let ram = Arc::new(Ram::new(RamParts {
             catalog: Arc::clone(catalog),
             clock: Arc::clone(clock),
@@ -43,6 +47,7 @@ impl Services {
             clock: Arc::clone(clock),
             entropy: Arc::clone(entropy),
             account: account.clone(),
+            tokens,
         })?);
         let disks = Arc::new(Disks::new(DisksParts {
             catalog: Arc::clone(catalog),
@@ -59,7 +64,7 @@ impl Services {
             // As if the owner had consented in the console: the role may be deleted and made again.
             ram.grant_ecs_role()?;
         }
-        Ok(Self { ram, kms, disks })
+        Ok(Self { ram, kms, disks, back })
     }
 }
 

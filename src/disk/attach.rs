@@ -244,6 +244,7 @@ impl Disks {
             attachment.cut();
             attachment.close(limits::SHUTDOWN_GRACE);
         }
+        self.settle_counts(attachment.disk());
         attachment.disk().flush().map_err(|error| {
             let message =
                 format!("The disk {disk_id} was detached, but its last flush failed: {error}");

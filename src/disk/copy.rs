@@ -142,7 +142,7 @@ impl Disks {
         if request.encrypted {
             return match request.kms_key.as_ref().or(source.kms_key_id.as_ref()) {
                 Some(key) => Ok(Some(self.usable_key(caller, key)?)),
-                None => Ok(Some(self.parts.kms.default_key(&self.as_ecs(caller))?)),
+                None => Ok(Some(self.default_key(caller)?)),
             };
         }
         let refused = |code, message| Err(ControlError::refused(code, 403, message));

@@ -117,7 +117,7 @@ impl Disks {
                 Some(key) if base.as_ref().is_some_and(|base| base.encrypted) => {
                     Some(self.usable_key(caller, key)?)
                 }
-                _ => Some(self.parts.kms.default_key(&self.as_ecs(caller))?),
+                _ => Some(self.default_key(caller)?),
             },
         };
         let layer_key = self.key_of_layer(caller, kms_key_id.as_deref(), base.is_some())?;
@@ -197,7 +197,7 @@ impl Disks {
     ) -> Result<Option<String>, ControlError> {
         match kms_key_id {
             Some(key_id) => Ok(Some(key_id.to_owned())),
-            None if has_parent => Ok(Some(self.parts.kms.default_key(&self.as_ecs(caller))?)),
+            None if has_parent => Ok(Some(self.default_key(caller)?)),
             None => Ok(None),
         }
     }

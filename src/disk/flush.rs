@@ -40,7 +40,7 @@ impl Disk {
             self.flush_state.lose();
         }
         // Another thread's flush may have failed while ours succeeded on pages marked clean.
-        self.flush_state.check().and(outcome.map_err(DiskError::from))
+        self.flush_state.check().and(outcome)
     }
 
     /// Whether a flush has failed since the disk was attached.

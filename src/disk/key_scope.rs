@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::catalog::LayerRecord;
+use crate::catalog::{LayerRecord, StackOperation};
 use crate::layer::KEY_BYTES_WARNING;
 use crate::metrics;
 use crate::units::ByteCount;
@@ -24,6 +24,20 @@ pub struct KeyScope {
 }
 
 impl Disks {
+    /// Writes down what the data keys of a disk have encrypted, without what was reserved.
+    pub(super) fn settle_counts(&self, disk: &Disk) {
+        disk.settle_meters(|layer, count| {
+            let (layer_id, key_bytes) = (layer.to_string(), count.get());
+            let settle = StackOperation::SettleKeyBytes { layer_id, key_bytes };
+            let settled = self.parts.catalog.apply(&[settle.into()], &mut || Ok(()));
+            if let Err(error) = &settled {
+                // The bound stays, which is more.
+                tracing::warn!(%layer, %error, "what a data key has encrypted was not settled");
+            }
+            settled.is_ok()
+        });
+    }
+
     /// How much the data key of each layer of a disk has encrypted, bottom first.
     ///
     /// # Errors

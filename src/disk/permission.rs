@@ -87,7 +87,7 @@ impl Disks {
                 format!("The specified KMSKeyId does not exist: {key}"),
             ),
             (_, KmsError::NoPermission) => self.unauthorised(key),
-            _ => ControlError::Kms(error),
+            _ => not_opened("InvalidParameter.KmsNotEnabled", 400, error),
         })?;
         if !key.is_symmetric {
             let message = format!("The specified KMSKeyId is not symmetric: {}", key.key_id);
@@ -103,8 +103,14 @@ impl Disks {
     pub(super) fn no_data_key(&self, error: KmsError, key_id: &str) -> ControlError {
         match error {
             KmsError::NoPermission => self.unauthorised(key_id),
-            other => other.into(),
+            other => not_opened("InvalidParameter.KmsNotEnabled", 400, other),
         }
+    }
+
+    /// The key of disks that name none.
+    pub(super) fn default_key(&self, caller: &Caller) -> Result<String, ControlError> {
+        let found = self.parts.kms.default_key(&self.as_ecs(caller));
+        found.map_err(|error| not_opened("InvalidParameter.Encrypted.KmsNotEnabled", 400, error))
     }
 
     /// What the KMS's refusal to unwrap the data key in `file` means for a disk, in the words of
@@ -125,7 +131,7 @@ impl Disks {
                 not_enabled(&error.message())
             }
             KmsError::NoPermission => self.unauthorised(key_id),
-            other => other.into(),
+            other => not_opened("InvalidOperation.KMSServiceNotOpen", 403, other),
         }
     }
 
@@ -158,6 +164,18 @@ impl Disks {
                 ),
             ),
         }
+    }
+}
+
+/// An account that has not opened the KMS, in the words of ECS for what was asked of it.
+fn not_opened(code: &'static str, status: u16, error: KmsError) -> ControlError {
+    match error {
+        KmsError::ServiceNotEnabled => ControlError::refused(
+            code,
+            status,
+            "The KMS is not enabled for this account. Open it (OpenKmsService).".to_owned(),
+        ),
+        other => other.into(),
     }
 }
 

@@ -252,4 +252,44 @@ mod tests {
             worker.join().expect("no worker saw another inside");
         }
     }
+
+    #[test]
+    fn nobody_is_inside_while_all_locks_are_held_and_everybody_gets_in_afterwards() {
+        let locks = RangeLocks::new();
+        let (inside, is_over) = (AtomicU32::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let (locks, inside, is_over) = (&locks, &inside, &is_over);
+                scope.spawn(move || {
+                    let mut first = worker * 1000;
+                    while !is_over.load(Ordering::SeqCst) {
+                        first += 7;
+                        let _guard = locks.read(DataUnit::new(first), 32);
+                        inside.fetch_add(1, Ordering::SeqCst);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            for _ in 0..200 {
+                let guard = locks.close();
+                assert_eq!(inside.load(Ordering::SeqCst), 0);
+                assert!(locks.try_read(DataUnit::new(5), 1).is_none());
+                drop(guard);
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+        assert!(locks.try_read(DataUnit::new(5), 1).is_some());
+    }
+
+    #[test]
+    fn requests_are_seen_and_work_in_the_background_is_not() {
+        let locks = RangeLocks::new();
+        drop(locks.write_unseen(DataUnit::new(1), 100));
+        drop(locks.close());
+        assert_eq!(locks.seen(), 0);
+        drop(locks.write(DataUnit::new(1), 100));
+        drop(locks.read(DataUnit::new(5000), 1));
+        assert!(locks.try_read(DataUnit::new(70), 1).is_some());
+        assert_eq!(locks.seen(), 3);
+    }
 }

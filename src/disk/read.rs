@@ -70,8 +70,9 @@ impl Stack {
         present: &mut Presence,
         waiting: Waiting,
     ) -> Result<bool, DiskError> {
+        let descent = Descent { stack: self, waiting };
         let Some(map) = &self.map else {
-            return self.read_at(1, first, data, present, waiting);
+            return descent.read_in(self.depth(), first, data, present);
         };
         let unit = self.top.unit_size().as_usize();
         let mut done = 0;
@@ -92,32 +93,40 @@ impl Stack {
             };
             let end = done + lead.units as usize * unit;
             let position = lead.position.unwrap_or(self.depth());
-            if !self.read_from(position, at, &mut data[done..end], present, waiting)? {
+            if !descent.read_from(position, at, &mut data[done..end], present)? {
                 return Ok(false);
             }
             done = end;
         }
         Ok(true)
     }
+}
 
-    /// As [`Stack::read`], of units that no layer above `position` holds.
+/// A read on its way down a stack. All of it returns `Ok(false)` as [`Disk::read`] does.
+#[derive(Clone, Copy)]
+struct Descent<'a> {
+    stack: &'a Stack,
+    waiting: Waiting,
+}
+
+impl Descent<'_> {
+    /// Reads units that no layer above `position` holds; zeros below the bottom.
     fn read_from(
-        &self,
+        self,
         position: usize,
         first: DataUnit,
         data: &mut [u8],
         present: &mut Presence,
-        waiting: Waiting,
     ) -> Result<bool, DiskError> {
-        let unit = self.top.unit_size().as_usize();
-        let base = present.len();
+        let unit = self.stack.top.unit_size().as_usize();
         let units = data.len() / unit;
+        // A layer may be smaller than those above it.
         let held = match position {
             0 => 0,
-            _ => self.at(position).units().saturating_sub(first.get()).min(units as u64) as usize,
-        };
+            _ => self.stack.at(position).units().saturating_sub(first.get()).min(units as u64),
+        } as usize;
         let (inside, beyond) = data.split_at_mut(held * unit);
-        if held > 0 && !self.read_at(position, first, inside, present, waiting)? {
+        if held > 0 && !self.read_in(position, first, inside, present)? {
             return Ok(false);
         }
         if held < units {
@@ -127,16 +136,31 @@ impl Stack {
         if position <= 1 {
             return Ok(true);
         }
+        Ok(self.read_absent(position, first, data, present)?
+            && self.mend_torn(position, first, data, present)?)
+    }
+
+    /// Reads below `position` the units of `data`, the last ones in `present`, that it lacks.
+    fn read_absent(
+        self,
+        position: usize,
+        first: DataUnit,
+        data: &mut [u8],
+        present: &mut Presence,
+    ) -> Result<bool, DiskError> {
+        let unit = self.stack.top.unit_size().as_usize();
+        let units = data.len() / unit;
+        let base = present.len() - units;
         let mut index = 0;
         while index < units {
             let end = (present.run_end(base + index) - base).min(units);
             if !present.is_present(base + index) {
                 let (at, run) = (first.plus(index as u64), &mut data[index * unit..end * unit]);
-                if let Some(map) = &self.map {
+                if let Some(map) = &self.stack.map {
                     map.lower(at, (end - index) as u64, position);
                 }
                 let mut below = Presence::default();
-                if !self.read_from(position - 1, at, run, &mut below, waiting)? {
+                if !self.read_from(position - 1, at, run, &mut below)? {
                     return Ok(false);
                 }
                 (0..end - index)
@@ -145,26 +169,24 @@ impl Stack {
             }
             index = end;
         }
-        self.mend(position, first, data, base, present, waiting)
+        Ok(true)
     }
 
-    /// Reads below `position` the sectors that its units there do not have.
-    fn mend(
-        &self,
+    /// Reads below `position` the sectors that units of `data` there do not have.
+    fn mend_torn(
+        self,
         position: usize,
         first: DataUnit,
         data: &mut [u8],
-        base: usize,
         present: &mut Presence,
-        waiting: Waiting,
     ) -> Result<bool, DiskError> {
-        let unit = self.top.unit_size().as_usize();
+        let unit = self.stack.top.unit_size().as_usize();
+        let base = present.len() - data.len() / unit;
         for Torn { index, absent } in present.take_torn() {
             let index = index - base;
             let mut whole = [0; 4096];
             let (whole, mut below) = (&mut whole[..unit], Presence::default());
-            let at = first.plus(index as u64);
-            if !self.read_from(position - 1, at, whole, &mut below, waiting)? {
+            if !self.read_from(position - 1, first.plus(index as u64), whole, &mut below)? {
                 return Ok(false);
             }
             let torn = &mut data[index * unit..(index + 1) * unit];
@@ -176,16 +198,16 @@ impl Stack {
         Ok(true)
     }
 
-    fn read_at(
-        &self,
+    /// Reads what the layer at `position` has.
+    fn read_in(
+        self,
         position: usize,
         first: DataUnit,
         data: &mut [u8],
         present: &mut Presence,
-        waiting: Waiting,
     ) -> Result<bool, DiskError> {
-        let place = self.at(position);
-        if waiting == Waiting::Forbidden {
+        let place = self.stack.at(position);
+        if self.waiting == Waiting::Forbidden {
             return Ok(place.read_cached(first, data, present)?);
         }
         place.read(first, data, present)?;

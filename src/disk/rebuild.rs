@@ -155,6 +155,12 @@ impl Disks {
                 return Ok(());
             }
         }
+        if let Some(envelope) = &header.envelope {
+            // Asked for by name: of a blob under an unknown key the KMS says only that it is none.
+            self.usable_key(caller, &envelope.key_id).map_err(|error| {
+                format!("{} Without its key it is not taken in.", error.message())
+            })?;
+        }
         let path = self.parts.store.locate(&file.name);
         let key = self.unwrap_data_key(caller, header, &path).map_err(|error| error.message())?;
         header.check_key(key.as_ref()).map_err(|error| error.to_string())

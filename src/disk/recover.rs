@@ -70,6 +70,22 @@ impl Disks {
         Ok(recovery)
     }
 
+    /// Opens what is attached and could not be opened so far: its token may be there again.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read. A disk that cannot be opened is not an error here.
+    pub fn reopen_missing(&self, caller: &Caller) -> Result<Recovery, ControlError> {
+        let attached = DiskFilter { status: Some(DiskStatus::InUse), ..DiskFilter::default() };
+        let mut disks = self.parts.catalog.disks(&attached, Page::ALL)?.items;
+        {
+            let open = self.attached.read().unwrap_or_else(PoisonError::into_inner);
+            disks.retain(|disk| !open.contains_key(&disk.disk_id));
+        }
+        let mut recovery = Recovery::default();
+        self.reopen_all(caller, disks, &mut recovery);
+        Ok(recovery)
+    }
+
     /// Completes snapshots whose data was still to be flushed. Copies are their jobs' to complete.
     fn settle_snapshots(&self) -> Result<(), ControlError> {
         let status = Some(SnapshotStatus::Progressing);
@@ -121,7 +137,11 @@ impl Disks {
         let outcome = self.open(caller, &renewed);
         match outcome {
             Ok(open) => {
-                self.publish(&renewed, open);
+                let _limits = self.performance.lock().unwrap_or_else(PoisonError::into_inner);
+                // It may have been detached meanwhile.
+                if self.disk(&disk.disk_id)? == renewed {
+                    self.publish(&renewed, open);
+                }
                 Ok(())
             }
             Err(error) => {

@@ -227,7 +227,7 @@ impl Disks {
 
     /// The same call, in the name under which the disk service uses keys.
     pub(super) fn as_ecs(&self, caller: &Caller) -> Caller {
-        Caller::ecs(caller.request_id)
+        Caller::ecs_for(caller)
     }
 
     /// The attached disk of this id or name; none if the name is not unique among the attached.

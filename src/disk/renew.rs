@@ -121,9 +121,7 @@ impl Disks {
             (Renewal::Rekey, Some(key)) => Ok(Some(self.usable_key(caller, key)?)),
             (Renewal::SetKey(key), Some(_)) => Ok(Some(self.usable_key(caller, key)?)),
             (Renewal::Encrypt(Some(key)), None) => Ok(Some(self.usable_key(caller, key)?)),
-            (Renewal::Encrypt(None), None) => {
-                Ok(Some(self.parts.kms.default_key(&self.as_ecs(caller))?))
-            }
+            (Renewal::Encrypt(None), None) => Ok(Some(self.default_key(caller)?)),
             (Renewal::Encrypt(_), Some(_)) => {
                 refused(format!("The disk {disk_id} is encrypted already."))
             }

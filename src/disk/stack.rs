@@ -232,7 +232,7 @@ impl Stack {
 
     /// All layers below the top.
     pub(super) fn parents(&self) -> impl Iterator<Item = Place<'_>> {
-        self.below.iter().map(|member| Place::Below(&*member.layer))
+        self.below.iter().map(|member| Place::Below(&member.layer))
     }
 }
 
@@ -388,6 +388,17 @@ impl Disk {
             Place::Below(layer) => (layer.id(), layer.meter().encrypted()),
         };
         places.map(count).collect()
+    }
+
+    /// Has the count of each layer's data key written down as it is, without what was reserved:
+    /// for a disk that nobody writes to any more.
+    pub(super) fn settle_meters(&self, keep: impl Fn(Uuid, ByteCount) -> bool) {
+        for place in self.stack.load().above(0) {
+            match place {
+                Place::Top(layer) => layer.meter().settle(|count| keep(layer.id(), count)),
+                Place::Below(layer) => layer.meter().settle(|count| keep(layer.id(), count)),
+            }
+        }
     }
 
     fn swap(&self, stack: Stack) {

@@ -65,16 +65,17 @@ impl Kms {
     ///
     /// # Errors
     /// The published refusals, of either key.
-    pub fn re_encrypt(
+    pub fn re_encrypt<'a>(
         &self,
         caller: &Caller,
         source: Source<'_>,
         destination: &str,
-        context: &Context,
+        using: impl Into<Use<'a>>,
     ) -> Result<Encrypted, KmsError> {
-        self.call(caller, Action::ReEncrypt, |call| {
+        let using = using.into();
+        self.using(caller, Action::ReEncrypt, using, |call| {
             let asked = ["ReEncryptFrom", "ReEncryptTo"];
-            let (from, blob) = self.move_blob(call, asked, source, (destination, context))?;
+            let (from, blob) = self.move_blob(call, asked, source, (destination, using.context))?;
             Ok(Encrypted { blob: blob.blob, ..from })
         })
     }
@@ -92,7 +93,7 @@ impl Kms {
         destination: &str,
         context: &Context,
     ) -> Result<Encrypted, KmsError> {
-        self.call(caller, Action::ReEncrypt, |call| {
+        self.using(caller, Action::ReEncrypt, context.into(), |call| {
             let asked = ["Decrypt", "Encrypt"];
             Ok(self.move_blob(call, asked, source, (destination, context))?.1)
         })

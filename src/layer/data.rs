@@ -39,6 +39,14 @@ impl<S: State> Layer<S> {
         present: &mut Presence,
     ) -> Result<bool, LayerError> {
         let range = self.range_of(first, ByteCount::of(data))?;
+        if let Some(view) = self.storage.view(&range) {
+            let before = present.len();
+            self.decrypt_to(first, view.bytes(), data, present);
+            if view.is_sound() {
+                return Ok(true);
+            }
+            present.truncate(before);
+        }
         let done = self.storage.read_cached_at(range.start, data)?;
         if done {
             self.decrypt_present(first, data, present);
@@ -111,18 +119,35 @@ impl<S: State> Layer<S> {
         let base = present.extend(data.len() / size);
         for (index, unit) in data.chunks_exact_mut(size).enumerate() {
             let absent = absent_sectors(unit);
-            if absent == u8::MAX >> (8 - size / SECTOR) {
+            if absent == all_sectors(size) {
                 continue;
             }
             present.set(base + index);
             self.codec.decrypt_unit(first.plus(index as u64), unit);
-            if absent != 0 {
-                if self.header.spec.parent.is_some() {
-                    present.set_torn(base + index, absent);
-                }
-                let sectors = unit.chunks_exact_mut(SECTOR).enumerate();
-                sectors.filter(|(i, _)| absent >> i & 1 == 1).for_each(|(_, s)| s.fill(0));
+            if absent != 0 && self.header.spec.parent.is_some() {
+                present.set_torn(base + index, absent);
             }
+            clear_sectors(unit, absent);
+        }
+    }
+
+    /// As [`Layer::decrypt_present`], from `sealed` to `data`, whose bytes were any.
+    fn decrypt_to(&self, first: DataUnit, sealed: &[u8], data: &mut [u8], present: &mut Presence) {
+        let size = self.unit_size().as_usize();
+        let base = present.extend(data.len() / size);
+        let pairs = sealed.chunks_exact(size).zip(data.chunks_exact_mut(size));
+        for (index, (sealed, unit)) in pairs.enumerate() {
+            let absent = absent_sectors(sealed);
+            if absent == all_sectors(size) {
+                unit.fill(0);
+                continue;
+            }
+            present.set(base + index);
+            self.codec.decrypt_unit_to(first.plus(index as u64), sealed, unit);
+            if absent != 0 && self.header.spec.parent.is_some() {
+                present.set_torn(base + index, absent);
+            }
+            clear_sectors(unit, absent);
         }
     }
 }
@@ -213,6 +238,19 @@ impl Layer<Frozen> {
 fn absent_sectors(unit: &[u8]) -> u8 {
     let sectors = unit.chunks_exact(SECTOR).enumerate();
     sectors.fold(0, |absent, (index, sector)| absent | u8::from(is_zero(sector)) << index)
+}
+
+/// What [`absent_sectors`] says of an absent unit of `size` bytes.
+const fn all_sectors(size: usize) -> u8 {
+    u8::MAX >> (8 - size / SECTOR)
+}
+
+/// Leaves zeros where nothing was ever written.
+fn clear_sectors(unit: &mut [u8], absent: u8) {
+    if absent != 0 {
+        let sectors = unit.chunks_exact_mut(SECTOR).enumerate();
+        sectors.filter(|(i, _)| absent >> i & 1 == 1).for_each(|(_, s)| s.fill(0));
+    }
 }
 
 /// Whether `sector` is all zeros. Real ciphertext shows it in its first 16 bytes.

@@ -58,6 +58,22 @@ impl KeyMeter {
         }
     }
 
+    /// Gives up what is reserved beyond the count, for nobody encrypts at this moment: `keep` writes
+    /// the count itself down. Whoever encrypts after all reserves anew first.
+    pub fn settle(&self, keep: impl FnOnce(ByteCount) -> bool) {
+        if self.keeper.get().is_none() {
+            return;
+        }
+        let _one = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = self.encrypted.load(Ordering::SeqCst);
+        let reserved = self.reserved.swap(counted, Ordering::SeqCst);
+        // Again, for what came in between and found room in the old bound.
+        let counted = self.encrypted.load(Ordering::SeqCst);
+        if counted == reserved || !keep(ByteCount::new(counted)) {
+            self.reserved.fetch_max(reserved, Ordering::SeqCst);
+        }
+    }
+
     /// Bytes encrypted so far: an upper bound.
     pub fn encrypted(&self) -> ByteCount {
         ByteCount::new(self.encrypted.load(Ordering::Relaxed))
@@ -129,6 +145,27 @@ mod tests {
         }
         // At 0, 4, 8, … 36 GiB, and then ever more seldom.
         assert_eq!(changes, 22);
+    }
+
+    #[test]
+    fn what_was_reserved_and_not_used_is_given_back() {
+        let kept = Arc::new(AtomicU64::new(1000));
+        let meter = KeyMeter::default();
+        let book = Arc::clone(&kept);
+        let write_down = move |bound: ByteCount| {
+            book.store(bound.get(), Ordering::Relaxed);
+            true
+        };
+        meter.keep(ByteCount::new(1000), write_down.clone());
+        meter.settle(|_| panic!("nothing is reserved"));
+        meter.count(ByteCount::new(500)).expect("far from the end");
+        assert!(kept.load(Ordering::Relaxed) > 1 << 30);
+        meter.settle(|_| false);
+        assert!(kept.load(Ordering::Relaxed) > 1 << 30, "it could not be written down");
+        meter.settle(write_down);
+        assert_eq!(kept.load(Ordering::Relaxed), 1500);
+        meter.count(ByteCount::new(1)).expect("far from the end");
+        assert!(kept.load(Ordering::Relaxed) >= 1501, "reserved anew, before it is encrypted");
     }
 
     #[test]

@@ -85,6 +85,20 @@ impl Presence {
         self.end_of_run(start, self.is_present(start))
     }
 
+    /// Forgets all units from index `len` on, the last that were added.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.units = self.units.min(len);
+        self.words.truncate(self.units.div_ceil(WORD_BITS));
+        if let Some(last) = self.words.last_mut()
+            && !self.units.is_multiple_of(WORD_BITS)
+        {
+            *last &= (1 << (self.units % WORD_BITS)) - 1;
+        }
+        let units = self.units;
+        self.torn.retain(|torn| torn.index < units);
+        self.present = self.words.iter().map(|word| word.count_ones() as usize).sum();
+    }
+
     /// Adds `units` units, absent until [`Presence::set`]; the index of the first.
     pub fn extend(&mut self, units: usize) -> usize {
         let first = self.units;
@@ -155,6 +169,28 @@ mod tests {
             }
             prop_assert_eq!(&seen, &bits);
             prop_assert_eq!(presence.absent_count(), bits.iter().filter(|bit| !**bit).count());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_forgotten_leaves_what_was_before(
+            bits in prop::collection::vec(any::<bool>(), 0..300),
+            kept in 0_usize..300,
+        ) {
+            let set = |presence: &mut Presence, bits: &[bool]| {
+                let base = presence.extend(bits.len());
+                let set = bits.iter().enumerate().filter(|(_, bit)| **bit);
+                set.for_each(|(index, _)| presence.set(base + index));
+            };
+            let (before, after) = bits.split_at(kept.min(bits.len()));
+            let (mut presence, mut expected) = (Presence::new(), Presence::new());
+            [before, after].iter().for_each(|part| set(&mut presence, part));
+            presence.truncate(before.len());
+            [before, after].iter().for_each(|part| set(&mut expected, part));
+            set(&mut presence, after);
+            prop_assert!(presence.runs().eq(expected.runs()));
+            prop_assert_eq!(presence.absent_count(), expected.absent_count());
         }
     }
 

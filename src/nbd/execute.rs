@@ -122,6 +122,7 @@ impl Job {
         let result = match (self.command, &mut self.buffer) {
             (Err(errno), _) => return Some(Outcome::Failure(errno, reason(errno))),
             (Ok(Command::Read { .. }), Some(buffer)) => {
+                buffer.warm_up();
                 match disk.read(&self.span, buffer, present, waiting) {
                     Ok(false) => return None,
                     outcome => outcome.map(|_| Outcome::Read),
@@ -159,7 +160,7 @@ impl Job {
         )
     }
 
-    fn answer(self, outcome: Outcome, link: &Link, scratch: &mut Scratch, batch: &mut Batch) {
+    fn answer(mut self, outcome: Outcome, link: &Link, scratch: &mut Scratch, batch: &mut Batch) {
         let is_error = matches!(outcome, Outcome::Failure(..));
         let (number, cost) = (self.number(), self.span.covered_bytes());
         let took = link.server.clock.monotonic().saturating_sub(self.begun);
@@ -168,6 +169,7 @@ impl Job {
             Outcome::Success => {
                 if let Ok(Command::Write { .. }) = self.command {
                     link.metrics.written(self.length);
+                    self.buffer.take().map(Buffer::keep_warm);
                 }
                 batch.head(|out| reply::success(self.to, out));
             }

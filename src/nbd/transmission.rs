@@ -225,6 +225,7 @@ impl Reader<'_> {
             job.buffer = Some(taken?);
         }
         if let (Ok(Command::Write { .. }), Some(buffer)) = (command, &mut job.buffer) {
+            buffer.warm_up();
             let received = {
                 let payload = &mut buffer[span.payload()];
                 read_payload(&self.link, &mut self.intake, (self.socket, &mut self.batch), payload)

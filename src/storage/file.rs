@@ -11,7 +11,8 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::lock::lock_exclusive;
-use super::{Capabilities, Durability, Extent, Fencing, Storage, StorageError};
+use super::mapping::Mapping;
+use super::{Capabilities, Durability, Extent, Fencing, Storage, StorageError, View};
 use crate::units::{ByteCount, ByteOffset};
 
 /// Bytes written at a time where a file system cannot punch holes.
@@ -31,6 +32,7 @@ pub struct FileStorage {
     can_read_cached: AtomicBool,
     /// The file system can punch holes; cleared for good at the first refusal.
     can_punch: AtomicBool,
+    mapping: Mapping,
 }
 
 impl FileStorage {
@@ -78,7 +80,12 @@ impl FileStorage {
     }
 
     pub(super) fn over(file: File) -> Self {
-        Self { file, can_read_cached: AtomicBool::new(true), can_punch: AtomicBool::new(true) }
+        Self {
+            file,
+            can_read_cached: AtomicBool::new(true),
+            can_punch: AtomicBool::new(true),
+            mapping: Mapping::default(),
+        }
     }
 
     pub(super) const fn file(&self) -> &File {
@@ -159,6 +166,10 @@ impl Storage for FileStorage {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn view(&self, range: &Range<ByteOffset>) -> Option<View> {
+        self.mapping.view(&self.file, range)
     }
 
     fn write_at(

@@ -15,10 +15,13 @@ pub mod direct;
 pub mod faulty;
 pub mod file;
 mod lock;
+mod mapping;
 pub mod memory;
 mod region;
 mod slab;
 pub mod store;
+
+pub use mapping::{View, guard_mappings};
 
 /// A run of bytes in a file: does the engine hold anything there?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +164,13 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// As [`Storage::read_at`], but only if it can be done without waiting for a device.
     /// `Ok(false)`: not now, `into` is undefined; call `read_at` where waiting is allowed.
     fn read_cached_at(&self, at: ByteOffset, into: &mut [u8]) -> Result<bool, StorageError>;
+
+    /// The bytes of `range` where they lie in memory already, if the engine can show them without
+    /// waiting and without copying. The caller keeps writers away from them as for a read.
+    fn view(&self, range: &Range<ByteOffset>) -> Option<View> {
+        let _ = range;
+        None
+    }
 
     /// Writes all of `from` at `at`.
     fn write_at(

@@ -299,6 +299,8 @@ impl Catalog for FusedCatalog {
         images(filter: &ImageFilter, page: Page) -> Listed<ImageRecord>;
         job(job_id: &str) -> Option<JobRecord>;
         jobs(filter: &JobFilter, page: Page) -> Listed<JobRecord>;
+        reserved_wraps(version_id: &str) -> u64;
+        kms_status() -> KmsStatus;
         root() -> Option<RootRecord>;
         copy_to(to: &Path) -> ();
     }

@@ -4,7 +4,8 @@ use rusqlite::{Connection, params, params_from_iter};
 
 use super::{ram, row, stack_change};
 use crate::catalog::{
-    DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, Operation, RootRecord, TaggedType,
+    DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, KmsStatus, Operation, RootRecord,
+    TaggedType,
 };
 
 /// Why an operation was not made.
@@ -33,18 +34,15 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
             "UPDATE key_version SET store = ?2, wrapped_material = ?3 WHERE version_id = ?1",
             params![version.version_id, version.store, version.wrapped_material],
         )?),
+        Operation::ReserveWraps { version_id, seen, reserved } => {
+            reserve_wraps(connection, version_id, (*seen, *reserved))
+        }
         Operation::PutKeyPolicy { key_id, policy } => one(connection.execute(
             "INSERT INTO key_policy (key_id, policy) VALUES (?1, ?2) \
              ON CONFLICT DO UPDATE SET policy = excluded.policy",
             [key_id, policy],
         )?),
-        Operation::DeleteKey(key_id) => {
-            connection.execute(
-                "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2",
-                [TaggedType::Key.as_str(), key_id],
-            )?;
-            one(connection.execute("DELETE FROM kms_key WHERE key_id = ?1", [key_id])?)
-        }
+        Operation::DeleteKey(key_id) => delete_key(connection, key_id),
         Operation::InsertAlias(alias) => one(connection.execute(
             "INSERT INTO alias (name, key_id, created) VALUES (?1, ?2, ?3)",
             params![alias.name, alias.key_id, alias.created.unix_millis()],
@@ -85,9 +83,39 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         Operation::ReplaceRoot { record, seen_root_key_id } => {
             replace_root(connection, record, seen_root_key_id)
         }
+        Operation::PutKmsStatus(status) => put_kms_status(connection, *status),
         Operation::Ram(operation) => ram::make(connection, operation),
         Operation::Stack(operation) => stack_change::make(connection, operation),
     }
+}
+
+fn reserve_wraps(
+    connection: &Connection,
+    version_id: &str,
+    (seen, reserved): (u64, u64),
+) -> Result<(), Refusal> {
+    let updated = connection.execute(
+        "INSERT INTO key_wraps (version_id, reserved) VALUES (?1, ?2) \
+         ON CONFLICT DO UPDATE SET reserved = excluded.reserved WHERE reserved = ?3",
+        params![version_id, row::signed(reserved), row::signed(seen)],
+    )?;
+    if updated == 1 { Ok(()) } else { Err(Refusal::Changed) }
+}
+
+fn delete_key(connection: &Connection, key_id: &str) -> Result<(), Refusal> {
+    connection.execute(
+        "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2",
+        [TaggedType::Key.as_str(), key_id],
+    )?;
+    one(connection.execute("DELETE FROM kms_key WHERE key_id = ?1", [key_id])?)
+}
+
+fn put_kms_status(connection: &Connection, status: KmsStatus) -> Result<(), Refusal> {
+    one(connection.execute(
+        "INSERT INTO account (only, kms_status) VALUES (1, ?1) \
+         ON CONFLICT DO UPDATE SET kms_status = excluded.kms_status",
+        [status.as_str()],
+    )?)
 }
 
 fn insert_key(connection: &Connection, key: &KeyRecord) -> Result<(), Refusal> {

@@ -4,8 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
 
 use super::row;
 use crate::catalog::{
-    AliasRecord, DiskFilter, DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, Listed, Page,
-    RootRecord, TagFilter, TagRecord, TaggedType,
+    AliasRecord, DiskFilter, DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, KmsStatus,
+    Listed, Page, RootRecord, TagFilter, TagRecord, TaggedType,
 };
 use crate::clock::Timestamp;
 
@@ -37,6 +37,12 @@ pub(super) fn key_versions(
     conditions.ask("key_id = ?", Some(key_id.to_owned()));
     let list = List { columns: row::VERSION_COLUMNS, table: "key_version", order: "number" };
     conditions.page(reader, list, page, row::version)
+}
+
+pub(super) fn reserved_wraps(reader: &Connection, version_id: &str) -> rusqlite::Result<u64> {
+    let text = "SELECT reserved FROM key_wraps WHERE version_id = ?1";
+    let reserved = reader.prepare_cached(text)?.query_row([version_id], |row| row.get(0));
+    Ok(reserved.optional()?.map_or(0, i64::cast_unsigned))
 }
 
 pub(super) fn key_policy(reader: &Connection, key_id: &str) -> rusqlite::Result<Option<String>> {
@@ -123,6 +129,12 @@ pub(super) fn disks(
     conditions.ask_tags(TaggedType::Disk, "disk_id", &filter.tags);
     let list = List { columns: row::DISK_COLUMNS, table: "disk", order: "number DESC" };
     conditions.page(reader, list, page, row::disk)
+}
+
+pub(super) fn kms_status(reader: &Connection) -> rusqlite::Result<KmsStatus> {
+    let found =
+        reader.query_row("SELECT kms_status FROM account", [], row::kms_status).optional()?;
+    Ok(found.unwrap_or_default())
 }
 
 pub(super) fn root(reader: &Connection) -> rusqlite::Result<Option<RootRecord>> {

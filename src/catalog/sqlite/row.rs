@@ -7,7 +7,7 @@ use rusqlite::{Row, ToSql};
 
 use crate::catalog::{
     AliasRecord, CacheMode, DiskLimits, DiskRecord, DiskStatus, KeyRecord, KeyState,
-    KeyVersionRecord, RootRecord, TagRecord, TaggedType,
+    KeyVersionRecord, KmsStatus, RootRecord, TagRecord, TaggedType,
 };
 use crate::clock::Timestamp;
 use crate::units::ByteCount;
@@ -68,6 +68,10 @@ pub(super) fn version(row: &Row<'_>) -> rusqlite::Result<KeyVersionRecord> {
 
 pub(super) fn alias(row: &Row<'_>) -> rusqlite::Result<AliasRecord> {
     Ok(AliasRecord { name: row.get(0)?, key_id: row.get(1)?, created: moment(row.get(2)?) })
+}
+
+pub(super) fn kms_status(row: &Row<'_>) -> rusqlite::Result<KmsStatus> {
+    KmsStatus::parse(&row.get::<_, String>(0)?).ok_or_else(|| unknown_word(0))
 }
 
 pub(super) fn tag(row: &Row<'_>) -> rusqlite::Result<TagRecord> {

@@ -73,6 +73,9 @@ impl RemoteError {
         let Self::Refused { code, message, .. } = &self else { return self.into() };
         match code.as_str() {
             "Forbidden.KeyNotFound" | "Forbidden.AliasNotFound" => KmsError::KeyNotFound,
+            "Forbidden.KmsServiceNotEnabled" => KmsError::ServiceNotEnabled,
+            "Forbidden.InDebt" => KmsError::InDebt,
+            "Forbidden.InDebtOverdue" => KmsError::InDebtOverdue,
             "Rejected.Disabled" => KmsError::Disabled,
             "Rejected.PendingDeletion" => KmsError::PendingDeletion,
             "Rejected.PendingImport" => KmsError::PendingImport,

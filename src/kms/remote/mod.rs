@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! mod.rs        the four actions, their answers, what a refusal means
+//! exchange.rs   request -> answer over any stream, its secrets wiped
 //! sign.rs       parameters -> form, headers, ACS3-HMAC-SHA256      pure
 //! transport.rs  one exchange: connect, TLS, send, read; tries again
 //! ```
@@ -27,6 +28,7 @@ use crate::ram::Caller;
 use crate::secret::Secret;
 
 mod error;
+pub(crate) mod exchange;
 mod sign;
 mod transport;
 
@@ -99,11 +101,12 @@ impl RemoteKms {
 
     fn call<T>(
         &self,
+        caller: &Caller,
         action: &'static str,
         parameters: &[(&str, &str)],
         read: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<T, KmsError> {
-        let answer: Zeroizing<Vec<u8>> = self.transport.call(action, parameters)?;
+        let answer: Zeroizing<Vec<u8>> = self.transport.call(caller, action, parameters)?;
         let not_a_kms = || RemoteError::NotAKms { endpoint: self.transport.endpoint() };
         Ok(read(&answer).ok_or_else(not_a_kms)?)
     }
@@ -117,8 +120,8 @@ impl DataKeys for RemoteKms {
         Ok(self.find_key(caller, key)?.key_id)
     }
 
-    fn find_key(&self, _: &Caller, key: &str) -> Result<FoundKey, KmsError> {
-        self.call("DescribeKey", &[("KeyId", key)], |answer| {
+    fn find_key(&self, caller: &Caller, key: &str) -> Result<FoundKey, KmsError> {
+        self.call(caller, "DescribeKey", &[("KeyId", key)], |answer| {
             let Described { key_metadata } = serde_json::from_slice(answer).ok()?;
             let state = KeyState::parse(&key_metadata.key_state)?;
             let is_symmetric = SYMMETRIC.iter().any(|kind| key_metadata.key_spec.starts_with(kind));
@@ -128,7 +131,7 @@ impl DataKeys for RemoteKms {
 
     fn generate_data_key(
         &self,
-        _: &Caller,
+        caller: &Caller,
         key_id: &str,
         bytes: usize,
         context: &Context,
@@ -139,7 +142,7 @@ impl DataKeys for RemoteKms {
             ("NumberOfBytes", number.as_str()),
             ("EncryptionContext", context.as_str()),
         ];
-        self.call("GenerateDataKey", &parameters, |answer| {
+        self.call(caller, "GenerateDataKey", &parameters, |answer| {
             let made: Made<'_> = serde_json::from_slice(answer).ok()?;
             let plaintext = decode(made.plaintext)?;
             let blob = STANDARD.decode(made.ciphertext_blob).ok()?;
@@ -153,11 +156,16 @@ impl DataKeys for RemoteKms {
         })
     }
 
-    fn decrypt(&self, _: &Caller, blob: &[u8], context: &Context) -> Result<Decrypted, KmsError> {
+    fn decrypt(
+        &self,
+        caller: &Caller,
+        blob: &[u8],
+        context: &Context,
+    ) -> Result<Decrypted, KmsError> {
         let (blob, context) = (STANDARD.encode(blob), as_json(context));
         let parameters =
             [("CiphertextBlob", blob.as_str()), ("EncryptionContext", context.as_str())];
-        self.call("Decrypt", &parameters, |answer| {
+        self.call(caller, "Decrypt", &parameters, |answer| {
             let opened: Opened<'_> = serde_json::from_slice(answer).ok()?;
             Some(Decrypted {
                 plaintext: decode(opened.plaintext)?,
@@ -171,7 +179,7 @@ impl DataKeys for RemoteKms {
     /// was asked for and the version that leads the blob.
     fn re_encrypt(
         &self,
-        _: &Caller,
+        caller: &Caller,
         (blob, bound_to): (&[u8], &Context),
         key_id: &str,
         context: &Context,
@@ -184,7 +192,7 @@ impl DataKeys for RemoteKms {
             ("DestinationKeyId", key_id),
             ("DestinationEncryptionContext", context.as_str()),
         ];
-        self.call("ReEncrypt", &parameters, |answer| {
+        self.call(caller, "ReEncrypt", &parameters, |answer| {
             let Moved { ciphertext_blob } = serde_json::from_slice(answer).ok()?;
             let blob = STANDARD.decode(ciphertext_blob).ok()?;
             let key_version = blob::leading_version(&blob)?.to_owned();
