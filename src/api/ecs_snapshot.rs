@@ -161,8 +161,8 @@ fn copy_snapshot(api: &Api, caller: &Caller, parameters: &Parameters) -> Answere
     Ok(Answer::new().with("SnapshotId", copy.snapshot_id))
 }
 
-/// `Encrypted`; a key asks for encryption by itself, and contradicts `false`. Without either, as the
-/// source is.
+/// `Encrypted`; a key asks for encryption by itself, and contradicts `false`. Without either, as
+/// the source is.
 pub(super) fn copy_is_encrypted(
     api: &Api,
     parameters: &Parameters,
