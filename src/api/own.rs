@@ -11,6 +11,7 @@ use crate::catalog::{CacheMode, DiskLimits};
 use crate::disk::check::Finding;
 use crate::disk::key_scope::KeyScope;
 use crate::disk::rewrap::RewrapReport;
+use crate::disk::snapshot::Deletion;
 use crate::disk::{CreateDisk, PerformanceChange};
 use crate::limits;
 use crate::ram::Caller;
@@ -33,6 +34,9 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "RewrapDisk" => rewrap_disk,
         "RewrapKey" => rewrap_key,
         "CheckLayers" => check_layers,
+        "EraseDisk" => erase_disk,
+        "EraseSnapshot" => erase_snapshot,
+        "EraseImage" => erase_image,
         _ => return None,
     })
 }
@@ -140,6 +144,30 @@ fn describe_server(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
         .with("RemoteKms", api.remote_kms.clone())
         .with("AccountId", api.account_id.clone())
         .with("RegionId", api.region.clone()))
+}
+
+/// DeleteDisk that destroys the wrapped keys of the layers that go, and records that.
+fn erase_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let disk_id = parameters.required("DiskId")?;
+    let deletion = Deletion { force: false, erase: true };
+    api.disks.delete_with(caller, disk_id, deletion)?;
+    Ok(Answer::new().with("DiskId", disk_id))
+}
+
+/// DeleteSnapshot in the same way; the keys go when nobody needs the data any more.
+fn erase_snapshot(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let snapshot_id = parameters.required("SnapshotId")?;
+    let force = parameters.boolean("Force")?.unwrap_or(false);
+    api.disks.delete_snapshot(caller, snapshot_id, Deletion { force, erase: true })?;
+    Ok(Answer::new().with("SnapshotId", snapshot_id))
+}
+
+/// DeleteImage in the same way.
+fn erase_image(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let image_id = parameters.required("ImageId")?;
+    let force = parameters.boolean("Force")?.unwrap_or(false);
+    api.disks.delete_image(caller, image_id, Deletion { force, erase: true })?;
+    Ok(Answer::new().with("ImageId", image_id))
 }
 
 /// The catalog against the layers; `Repair` mends what can be mended without loss.

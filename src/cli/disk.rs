@@ -36,7 +36,9 @@ pub(super) fn run(command: DiskCommand, client: &Client, output: &Output) -> Res
             detach(client, &id)?;
             show(&by_id(client, &id)?, client, output)
         }
-        DiskCommand::Delete { disk, yes } => delete(&disk.disk, yes, client, output),
+        DiskCommand::Delete { disk, erase, yes } => {
+            delete(&disk.disk, (erase, yes), client, output)
+        }
         DiskCommand::Uri(disk) => uri(&find(client, &disk.disk)?, client, output),
         DiskCommand::ExportKey { disk, to, yes } => {
             let disk = find(client, &disk.disk)?;
@@ -129,7 +131,12 @@ fn detach(client: &Client, id: &str) -> Result<(), Failure> {
     client.call(ECS, "DetachDisk", &parameters).map(drop)
 }
 
-fn delete(name: &str, yes: bool, client: &Client, output: &Output) -> Result<(), Failure> {
+fn delete(
+    name: &str,
+    (erase, yes): (bool, bool),
+    client: &Client,
+    output: &Output,
+) -> Result<(), Failure> {
     let disk = find(client, name)?;
     let id = text(&disk, "DiskId");
     if !yes {
@@ -138,8 +145,10 @@ fn delete(name: &str, yes: bool, client: &Client, output: &Output) -> Result<(),
             "Delete disk {id} {name} ({size})? Its data cannot be brought back."
         ))?;
     }
-    client.call(ECS, "DeleteDisk", &[("DiskId", id)])?;
-    output.answer(&json!({"DiskId": id}), || format!("deleted {id}\n"))
+    let (version, action, done) =
+        if erase { (OWN, "EraseDisk", "erased") } else { (ECS, "DeleteDisk", "deleted") };
+    client.call(version, action, &[("DiskId", id)])?;
+    output.answer(&json!({"DiskId": id}), || format!("{done} {id}\n"))
 }
 
 fn list(client: &Client, output: &Output) -> Result<(), Failure> {
