@@ -6,7 +6,7 @@
 //! rpc.rs     query + form + headers -> Call        pure, fuzzed
 //! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts
 //! dispatch.rs (version, action) -> handler         one table
-//! kms*.rs ecs.rs actiontrail.rs own.rs keeping.rs  one small function an action
+//! kms*.rs ecs*.rs actiontrail.rs own*.rs keeping.rs  one small function an action
 //! error.rs   domain error -> published code        the only such table
 //! format.rs  JSON or XML
 //! ```
@@ -30,6 +30,10 @@ mod actiontrail;
 mod answer;
 mod dispatch;
 mod ecs;
+mod ecs_image;
+mod ecs_snapshot;
+mod ecs_tags;
+mod ecs_words;
 pub mod error;
 mod format;
 mod gate;
@@ -42,6 +46,8 @@ mod kms_tags;
 mod kms_use;
 mod listen;
 mod own;
+mod own_layers;
+mod pages;
 pub mod percent;
 mod ram;
 mod ram_policies;

@@ -6,17 +6,15 @@ use super::answer::Answer;
 use super::dispatch::{Handler, authorise};
 use super::error::ApiError;
 use super::rpc::Parameters;
-use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, keeping, status};
+use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, keeping, own_layers, status};
 use crate::catalog::{CacheMode, DiskLimits};
 use crate::disk::check::Finding;
 use crate::disk::key_scope::KeyScope;
 use crate::disk::rewrap::RewrapReport;
 use crate::disk::snapshot::Deletion;
-use crate::disk::{CreateDisk, PerformanceChange};
-use crate::limits;
+use crate::disk::{CreateDisk, PerformanceChange, Source};
 use crate::ram::Caller;
 use crate::trail::{Event, ResourceType, Service};
-use crate::units::{ByteCount, DataUnitSize};
 
 type Answered = Result<Answer, ApiError>;
 
@@ -37,29 +35,33 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "EraseDisk" => erase_disk,
         "EraseSnapshot" => erase_snapshot,
         "EraseImage" => erase_image,
-        _ => return None,
+        _ => return own_layers::handler(action),
     })
 }
 
-/// CreateDisk with a size in bytes (whole data units), a read-only switch, cache mode and limits;
-/// encrypted unless told otherwise.
+/// CreateDisk with a size in bytes (whole data units), a read-only switch, cache mode and limits, a
+/// lease, and images as sources; encrypted unless told otherwise.
 fn create_local_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    const SIZE: &str = "SizeBytes";
-    parameters.required(SIZE)?;
-    let allowed = DataUnitSize::B4096.bytes()..=limits::DISK_BYTES_MAX;
-    let size: Option<u64> = parameters.integer(SIZE, allowed)?;
-    let size = size.filter(|size| size.is_multiple_of(DataUnitSize::B4096.bytes()));
-    let size = size.ok_or_else(|| ApiError::invalid(SIZE).recommending("a multiple of 4096"))?;
-    let encrypted = parameters.boolean("Encrypted")?.unwrap_or(true);
+    let source = own_layers::source(parameters)?;
+    if source == Source::Nothing {
+        parameters.required("SizeBytes")?;
+    }
+    let size = own_layers::size(parameters)?;
+    let encrypted = match source {
+        Source::Nothing => parameters.boolean("Encrypted")?.unwrap_or(true),
+        _ => ecs::is_encrypted(api, parameters, &source)?,
+    };
     let read_only = parameters.boolean("ReadOnly")?.unwrap_or(false);
-    let common = ecs::new_disk(parameters, ByteCount::new(size), encrypted)?;
+    let lease = own_layers::lease(parameters)?.flatten();
+    let common = ecs::new_disk(parameters, (size, source), encrypted)?;
     let change = performance(parameters)?;
     let limits = DiskLimits {
         iops: change.iops.flatten(),
         bytes_per_second: change.bytes_per_second.flatten(),
     };
     let cache = change.cache.unwrap_or_default();
-    let disk = api.disks.create(caller, &CreateDisk { read_only, cache, limits, ..common })?;
+    let request = CreateDisk { read_only, cache, limits, lease, ..common };
+    let disk = api.disks.create(caller, &request)?;
     Ok(Answer::new().with("DiskId", disk.disk_id))
 }
 

@@ -13,19 +13,29 @@ pub mod arguments;
 pub mod backup;
 mod client;
 mod disk;
+mod disk_layers;
 pub mod endpoint;
 mod export;
 pub mod failure;
+mod find;
+mod image;
+mod job;
 mod key;
 mod key_arguments;
 mod key_import;
 mod key_use;
 mod layer;
+mod leased_disk;
 pub mod output;
+mod progress;
+mod qemu_img;
 pub mod ram;
 pub mod root;
 mod root_source;
 mod serve;
+mod snapshot;
+mod snapshot_backup;
+mod stack_arguments;
 pub mod trail;
 mod trail_check;
 pub mod upkeep;
@@ -60,6 +70,9 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
     match arguments.command {
         Command::Serve(serve) => serve::run(&serve, output),
         Command::Disk { command } => disk::run(command, &client()?, output),
+        Command::Snapshot { command } => snapshot::run(command, &client()?, output),
+        Command::Image { command } => image::run(command, &client()?, output),
+        Command::Job { command } => job::run(command, &client()?, output),
         Command::Key { command } => key::run(command, &client()?, output),
         Command::Alias { command } => alias::run(command, &client()?, output),
         Command::User { command } => ram::user::run(command, &client()?, output),

@@ -57,8 +57,8 @@ impl Disks {
         })
     }
 
-    /// The layers of `until` that `since` does not have.
-    fn layers_between(
+    /// The layers of `until` that `since` does not have, bottom first.
+    pub(super) fn layers_between(
         &self,
         since: Option<&str>,
         until: &str,

@@ -76,9 +76,19 @@ pub trait LayerStore: Send + Sync + fmt::Debug {
     /// How much room there is.
     fn room(&self) -> Result<Room, StorageError>;
 
+    /// The folder where files that shall become layers are put, each in a folder of its own there.
+    fn incoming(&self) -> PathBuf;
+
+    /// Makes a layer of the file at `from`, which is in [`LayerStore::incoming`]. It may be back
+    /// there after a crash until [`LayerStore::sync_names`] returns. Nothing is replaced.
+    fn adopt(&self, from: &Path, name: &str) -> Result<(), StorageError>;
+
     /// Where the layer of this name lies, to show to a person.
     fn locate(&self, name: &str) -> PathBuf;
 }
+
+/// Name of the folder for files that are no layers yet.
+const INCOMING: &str = ".incoming";
 
 /// Layers as files in one folder.
 #[derive(Debug)]
@@ -135,6 +145,9 @@ impl LayerStore for FileStore {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.folder)? {
             let entry = entry?;
+            if entry.file_name() == INCOMING {
+                continue;
+            }
             // Links are not followed here either, and a file that went meanwhile is none.
             let Ok(metadata) = entry.metadata() else { continue };
             found.push(Stored {
@@ -151,6 +164,16 @@ impl LayerStore for FileStore {
         let found = rustix::fs::statvfs(&self.folder)?;
         let bytes = |blocks: u64| ByteCount::new(blocks.saturating_mul(found.f_frsize));
         Ok(Room { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+    }
+
+    fn incoming(&self) -> PathBuf {
+        // Within the folder, so that they are on one file system.
+        self.folder.join(INCOMING)
+    }
+
+    fn adopt(&self, from: &Path, name: &str) -> Result<(), StorageError> {
+        File::open(from)?.sync_all()?;
+        Ok(std::fs::hard_link(from, self.locate(name))?)
     }
 
     fn locate(&self, name: &str) -> PathBuf {

@@ -22,6 +22,9 @@ const UNIT: u64 = 4096;
 const SECTOR: usize = 512;
 const SECTORS: u64 = 8;
 
+/// More writes than recovery takes, as a rule.
+const RECOVERY_WRITES: u64 = 11;
+
 /// Numbers name disks, snapshots and images; ranges are in data units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -129,8 +132,15 @@ impl Play {
         }
         let Some((op, before)) = under_way else { panic!("{place}: it was not cut") };
         let place = format!("{place}, during {op:?}");
-        self.house.crash(self.seed, u64::MAX);
-        let recovery = self.house.disks().recover(&owner()).unwrap();
+        // Recovery may be cut off, too: after each number of writes, in one crash or another.
+        self.house.crash(self.seed, self.house.fuse.used() % RECOVERY_WRITES);
+        let mut recovery = self.house.disks().recover(&owner());
+        if self.house.fuse.is_blown() {
+            self.house.crash(self.seed + 1, u64::MAX);
+            recovery = self.house.disks().recover(&owner());
+        }
+        self.house.fuse.refill();
+        let recovery = recovery.unwrap();
         assert!(recovery.failed.is_empty(), "{place}: {recovery:?}");
         self.adopt(op, before, &place);
         self.verify(&place);
