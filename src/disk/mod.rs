@@ -14,8 +14,17 @@
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
-//! limits), [`recover`] (what a crash left behind), [`break_glass`] (a data key leaves the house).
+//! limits), [`space`] (room that is left), [`recover`] (what a crash left behind), [`break_glass`]
+//! (a data key leaves the house), `headers.rs` (headers changed in place), [`rewrap`] (data keys
+//! under the newest version of their KMS key), [`key_scope`] (how much a data key has encrypted),
+//! [`check`] (the catalog against the layers), [`rebuild`] (the catalog from the layers).
 //! `permission.rs` asks whether they may.
+//!
+//! The life of its layers: [`snapshot`], [`image`], [`create`] (over them), [`copy`], [`renew`] (a
+//! fresh key, another key, none below), [`resize`], [`reset`], `layers.rs` (files come and go),
+//! `opening.rs`, [`difference`]. What takes long is a [`job`]: `job_run.rs` works on it,
+//! `job_finish.rs` ends it, [`job_threads`] and `upkeep.rs` see to it that somebody does.
+//! `order.rs` and `open_table.rs` say who may at what time.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,29 +39,69 @@ pub mod align;
 pub mod attach;
 pub mod attachment;
 mod audit;
+pub mod backup;
+pub mod below;
 pub mod break_glass;
+pub mod check;
 pub mod control_error;
+pub mod copy;
+pub mod create;
+pub mod difference;
 pub mod flush;
+mod headers;
+pub mod image;
+pub mod job;
+mod job_finish;
+mod job_run;
+pub mod job_threads;
+pub mod key_scope;
+mod layers;
+pub mod lent;
+pub mod modify;
+mod open_table;
+mod opening;
+mod order;
 pub mod performance;
 mod permission;
 pub mod pull;
 pub mod range_lock;
 pub mod read;
+pub mod rebuild;
+mod rebuild_plan;
 pub mod recover;
 pub mod registry;
+pub mod renew;
+pub mod reset;
+pub mod resize;
+pub mod rewrap;
+pub mod shown;
+pub mod snapshot;
+pub mod space;
 pub mod stack;
 pub mod status;
+pub mod tags;
 pub mod throttle;
 mod union;
 mod unit_map;
+mod upkeep;
+mod words;
 pub mod write;
 pub mod zero;
 
 pub use break_glass::ExportedKey;
 pub use control_error::ControlError;
+pub use copy::CopyRequest;
+pub use create::{CreateDisk, Source};
+pub use difference::Difference;
+pub use image::{CreateImage, ImageChange};
+pub use job::JobCommand;
+pub use job_threads::StackSettings;
+pub use modify::DiskChange;
 pub use performance::PerformanceChange;
 pub use recover::Recovery;
-pub use registry::{CreateDisk, Disks, DisksParts};
+pub use registry::{Disks, DisksParts};
+pub use renew::Renewal;
+pub use snapshot::{CreateSnapshot, Deletion, SnapshotChange};
 pub use stack::StackError;
 
 use flush::FlushState;

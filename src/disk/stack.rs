@@ -390,6 +390,17 @@ impl Disk {
         places.map(count).collect()
     }
 
+    /// Has the count of each layer's data key written down as it is, without what was reserved:
+    /// for a disk that nobody writes to any more.
+    pub(super) fn settle_meters(&self, keep: impl Fn(Uuid, ByteCount) -> bool) {
+        for place in self.stack.load().above(0) {
+            match place {
+                Place::Top(layer) => layer.meter().settle(|count| keep(layer.id(), count)),
+                Place::Below(layer) => layer.meter().settle(|count| keep(layer.id(), count)),
+            }
+        }
+    }
+
     fn swap(&self, stack: Stack) {
         let stack = Arc::new(stack);
         let _alone = self.locks.close();

@@ -18,8 +18,12 @@ pub const KEY_BYTES_WARNING: u64 = 1 << 40;
 /// Bytes under one key after which nothing more is encrypted: 2^44 blocks of 16 bytes.
 pub const KEY_BYTES_MAX: u64 = 1 << 48;
 
-/// Bytes that are reserved at a time: a write-down now and then, a crash that costs little.
-const RESERVE_BYTES: u64 = 64 << 30;
+/// Fewest bytes that are reserved at a time.
+const RESERVE_BYTES_MIN: u64 = 4 << 30;
+
+/// What is reserved is this part of what was counted: seldom written down, and a crash, which
+/// leaves what was reserved as counted, costs little.
+const RESERVE_PART: u64 = 8;
 
 /// Bytes after which a keeper that failed is asked again.
 const RETRY_BYTES: u64 = 1 << 30;
@@ -41,7 +45,7 @@ impl KeyMeter {
     /// Goes on from `counted`, the bound last written down, and asks `keeper` to write down a
     /// higher one whenever the count comes near it. `keeper` answers whether it could; if not,
     /// writing goes on and it is asked again a GiB later. It runs on a thread that serves a
-    /// request, once in 64 GiB. Only the first call counts.
+    /// request, once in 4 GiB at most. Only the first call counts.
     pub fn keep(
         &self,
         counted: ByteCount,
@@ -51,6 +55,22 @@ impl KeyMeter {
             self.encrypted.fetch_add(counted.get(), Ordering::Relaxed);
             self.reserved.store(counted.get(), Ordering::Relaxed);
             let _ = self.keeper.set(Box::new(keeper));
+        }
+    }
+
+    /// Gives up what is reserved beyond the count, for nobody encrypts at this moment: `keep` writes
+    /// the count itself down. Whoever encrypts after all reserves anew first.
+    pub fn settle(&self, keep: impl FnOnce(ByteCount) -> bool) {
+        if self.keeper.get().is_none() {
+            return;
+        }
+        let _one = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = self.encrypted.load(Ordering::SeqCst);
+        let reserved = self.reserved.swap(counted, Ordering::SeqCst);
+        // Again, for what came in between and found room in the old bound.
+        let counted = self.encrypted.load(Ordering::SeqCst);
+        if counted == reserved || !keep(ByteCount::new(counted)) {
+            self.reserved.fetch_max(reserved, Ordering::SeqCst);
         }
     }
 
@@ -85,7 +105,8 @@ impl KeyMeter {
         };
         let _one = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
         if total > self.reserved.load(Ordering::Relaxed) {
-            let bound = (total + RESERVE_BYTES).min(KEY_BYTES_MAX);
+            let ahead = RESERVE_BYTES_MIN.max(total / RESERVE_PART);
+            let bound = (total + ahead).min(KEY_BYTES_MAX);
             let is_kept = keeper(ByteCount::new(bound));
             let reserved = if is_kept { bound } else { total + RETRY_BYTES };
             self.reserved.store(reserved, Ordering::Relaxed);
@@ -122,7 +143,29 @@ mod tests {
             assert!(meter.encrypted().get() <= kept.load(Ordering::Relaxed));
             changes += u32::from(before != kept.load(Ordering::Relaxed));
         }
-        assert_eq!(changes, 4);
+        // At 0, 4, 8, … 36 GiB, and then ever more seldom.
+        assert_eq!(changes, 22);
+    }
+
+    #[test]
+    fn what_was_reserved_and_not_used_is_given_back() {
+        let kept = Arc::new(AtomicU64::new(1000));
+        let meter = KeyMeter::default();
+        let book = Arc::clone(&kept);
+        let write_down = move |bound: ByteCount| {
+            book.store(bound.get(), Ordering::Relaxed);
+            true
+        };
+        meter.keep(ByteCount::new(1000), write_down.clone());
+        meter.settle(|_| panic!("nothing is reserved"));
+        meter.count(ByteCount::new(500)).expect("far from the end");
+        assert!(kept.load(Ordering::Relaxed) > 1 << 30);
+        meter.settle(|_| false);
+        assert!(kept.load(Ordering::Relaxed) > 1 << 30, "it could not be written down");
+        meter.settle(write_down);
+        assert_eq!(kept.load(Ordering::Relaxed), 1500);
+        meter.count(ByteCount::new(1)).expect("far from the end");
+        assert!(kept.load(Ordering::Relaxed) >= 1501, "reserved anew, before it is encrypted");
     }
 
     #[test]

@@ -8,12 +8,16 @@
 
 mod ciphertext;
 mod data;
+mod erase;
 mod error;
 mod extents;
 mod format;
 mod header;
 mod meter;
+mod names;
 mod presence;
+mod registry;
+mod reheader;
 mod token;
 
 use std::marker::PhantomData;
@@ -21,12 +25,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use ciphertext::Ciphertext;
+pub use erase::erase;
 pub use error::LayerError;
 pub use extents::UnitExtent;
-pub use format::{format, read_header, repair_header, rewrite_envelope};
+pub use format::{format, format_named, read_header, repair_header, rewrite_envelope};
 pub use header::{DATA_OFFSET, Envelope, LayerHeader, LayerSpec};
 pub use meter::{KEY_BYTES_MAX, KEY_BYTES_WARNING, KeyMeter};
+pub use names::{LayerName, NameKind, rename};
 pub use presence::{Presence, Torn};
+pub use registry::LayerRegistry;
+pub use reheader::reheader;
 
 use uuid::Uuid;
 
