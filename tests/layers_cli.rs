@@ -1,5 +1,5 @@
-//! Snapshots, clones, images, jobs and backups as a user meets them: the command line against a real
-//! daemon, and the programs of others as judges of what disks hold.
+//! Snapshots, clones, images, jobs and backups as a user meets them: the command line against a
+//! real daemon, and the programs of others as judges of what disks hold.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it does not expect")]
 

@@ -272,9 +272,9 @@ pub enum DiskCommand {
     #[command(
         after_help = "Examples:\n  sealdisk disk delete db\n  sealdisk disk delete db --yes\n  \
         sealdisk disk delete db --erase\n\n\
-        A deleted file stays on the medium until its place is used again, readable to who finds it \
-        and may use the KMS key. --erase overwrites its wrapped data key first: then it is noise to \
-        everybody. The trail records that (EraseLayer)."
+        A deleted file stays on the medium until its place is used again, readable to who finds \
+        it and may use the KMS key. --erase overwrites its wrapped data key first: then it is \
+        noise to everybody. The trail records that (EraseLayer)."
     )]
     Delete {
         /// Which.
