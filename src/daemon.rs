@@ -14,17 +14,16 @@ use tokio::sync::watch;
 use crate::api::{Api, Endpoints, Gate};
 use crate::clock::{Clock, Entropy};
 use crate::config::{Config, Mode};
-use crate::disk::{Disks, DisksParts, Recovery};
-use crate::kms::remote::RemoteKms;
+use crate::disk::space::SpaceWatch;
+use crate::disk::{Disks, Recovery};
 use crate::kms::root::Root;
-use crate::kms::{DataKeys, Kms, KmsParts, Swept};
+use crate::kms::{Kms, Swept};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
 use crate::nbd::server::{Server, Settings};
-use crate::ram::{Caller, Ram, RamParts};
+use crate::ram::{Caller, Ram};
 use crate::secret::{self, Protection};
-use crate::storage::store::FileStore;
 use crate::trail::Trail;
 
 mod access_key;
@@ -32,6 +31,8 @@ mod error;
 mod faces;
 mod foundation;
 mod process;
+mod services;
+mod space;
 mod tokens;
 
 pub use error::DaemonError;
@@ -39,7 +40,9 @@ use faces::Faces;
 use foundation::Foundation;
 use process::Wish;
 pub use process::take_data_dir;
-use tokens::{Hsms, Returning};
+pub use services::Offline;
+use services::Services;
+use tokens::Returning;
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
@@ -85,6 +88,7 @@ struct House {
     metrics: PrometheusHandle,
     /// Who opens disks again when a token has come back.
     returning: Returning,
+    space: Arc<SpaceWatch>,
     _lock: File,
 }
 
@@ -111,6 +115,7 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
     if !server.stop(limits::SHUTDOWN_GRACE) {
         tracing::warn!("some clients did not finish in time and were cut off");
     }
+    house.disks.stop_jobs();
     house.disks.close_all();
     if let Err(error) = house.trail.checkpoint() {
         tracing::error!(%error, "the trail ends without a checkpoint");
@@ -123,50 +128,13 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
 
 fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let lock = process::take_data_dir(&config.data_dir)?;
-    let layers = config.data_dir.join("layers");
-    process::make_private_dir(&layers)?;
     let metrics = install_metrics()?;
-    let Foundation {
-        clock,
-        entropy,
-        catalog,
-        account,
-        root,
-        root_key_created,
-        is_new,
-        trail,
-        caller,
-    } = Foundation::lay(config)?;
-    let ram = Arc::new(Ram::new(RamParts {
-        catalog: Arc::clone(&catalog),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        key: root.ram_key(),
-        account_id: config.account_id.clone(),
-    }));
-    let access_key = first_start(config, (&*ram, &*trail), (is_new, &caller))?;
-    let Hsms { tokens, back } = tokens::open(config, (&clock, &entropy), (&trail, &account))?;
-    let kms = Arc::new(Kms::open(KmsParts {
-        catalog: Arc::clone(&catalog),
-        trail: Arc::clone(&trail),
-        ram: Arc::clone(&ram),
-        sealing_key: root.sealing_key(),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        account: account.clone(),
-        tokens,
-    })?);
-    let disks = Arc::new(Disks::new(DisksParts {
-        catalog,
-        trail: Arc::clone(&trail),
-        kms: data_keys(config, &kms, (&clock, &entropy))?,
-        ram: Arc::clone(&ram),
-        store: Arc::new(FileStore::new(&layers)),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        account,
-    }));
+    let base = Foundation::lay(config)?;
+    let Services { ram, kms, disks, back } = Services::build(config, &base)?;
+    let Foundation { clock, entropy, root, root_key_created, trail, caller, .. } = base;
+    let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
     let recovery = report(disks.recover(&caller)?);
+    disks.start_jobs().map_err(DaemonError::Start)?;
     let ready = Ready {
         endpoints: configured(config),
         root_key: root.provider().place(),
@@ -187,34 +155,19 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         entropy,
         metrics,
         returning: Returning { back, caller },
+        space: Arc::new(SpaceWatch::new(config.limits.low_space_percent)),
         _lock: lock,
     };
     Ok((house, ready))
 }
 
-/// The KMS of the disks: the one in the house, or the one on another host.
-fn data_keys(
-    config: &Config,
-    kms: &Arc<Kms>,
-    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
-) -> Result<Arc<dyn DataKeys>, DaemonError> {
-    let Some(remote) = &config.remote_kms else { return Ok(Arc::clone(kms) as _) };
-    let remote = RemoteKms::new(remote, Arc::clone(clock), Arc::clone(entropy));
-    Ok(Arc::new(remote.map_err(DaemonError::RemoteKms)?))
-}
-
-/// What an account has from its beginning: the role of the disk service, and in development an
-/// access key of the owner. In production the owner makes access keys over the unix socket, and
-/// nothing writes them down.
-fn first_start(
+/// In development an access key of the owner. In production the owner makes access keys over the
+/// unix socket, and nothing writes them down.
+fn first_access_key(
     config: &Config,
     (ram, trail): (&Ram, &Trail),
-    (is_new, caller): (bool, &Caller),
+    caller: &Caller,
 ) -> Result<Option<PathBuf>, DaemonError> {
-    if is_new {
-        // As if the owner had consented in the console: the role may be deleted and made again.
-        ram.grant_ecs_role()?;
-    }
     match config.mode {
         Mode::Development => {
             access_key::write_first((ram, trail, &config.region), caller, &config.data_dir)
@@ -257,21 +210,14 @@ fn report(recovery: Recovery) -> Recovery {
 }
 
 fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
-    let buckets = |name: &str| Matcher::Full(name.to_owned());
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(
-            buckets(metrics::REQUEST_SECONDS),
+            Matcher::Full(metrics::KMS_SECONDS.to_owned()),
             &metrics::LATENCY_BUCKETS_SECONDS,
         )
         .and_then(|builder| {
             builder.set_buckets_for_metric(
-                buckets(metrics::KMS_SECONDS),
-                &metrics::LATENCY_BUCKETS_SECONDS,
-            )
-        })
-        .and_then(|builder| {
-            builder.set_buckets_for_metric(
-                buckets(metrics::HSM_SECONDS),
+                Matcher::Full(metrics::HSM_SECONDS.to_owned()),
                 &metrics::LATENCY_BUCKETS_SECONDS,
             )
         })
@@ -324,6 +270,7 @@ async fn serve_control_plane(
     let mut timers = tokio::task::JoinSet::new();
     timers.spawn(fold_metrics(house.metrics.clone()));
     timers.spawn(run_due(Arc::clone(&house.kms)));
+    timers.spawn(space::look_after(Arc::clone(&house.disks), Arc::clone(&house.space)));
     timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
     timers.spawn(tokens::tend(Arc::clone(&house.kms)));
     timers.spawn(tokens::reopen_disks(house.returning.clone(), Arc::clone(&house.disks)));
@@ -381,6 +328,7 @@ fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Result
     let entropy = house.entropy.as_ref();
     let world = (Arc::clone(&house.clock), entropy);
     let (disks, metrics) = (Arc::clone(&house.disks), house.metrics.clone());
+    let space = Arc::clone(&house.space);
     let gate = Gate::new(Arc::clone(&house.ram), world, config.api.requests_per_second);
     let gate = gate.remembering(&config.data_dir, entropy);
     let data_dir = |error| DaemonError::DataDir { path: config.data_dir.clone(), error };
@@ -398,7 +346,8 @@ fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Result
         root: Arc::clone(&house.root),
         remote_kms: house.remote_kms.clone(),
         attached_disks: Box::new(move || disks.attached_count()),
-        render_metrics: Box::new(move || metrics.render()),
+        is_space_low: Box::new(move || space.is_low()),
+        render_metrics: Box::new(move || metrics.render() + &metrics::render_latencies()),
     })
 }
 

@@ -18,8 +18,8 @@ use sealdisk::clock::{Clock, ManualClock, SeededEntropy, Timestamp};
 use sealdisk::crypto::aead;
 use sealdisk::kms::context::Context;
 use sealdisk::kms::{
-    Account, Action, CreateKey, DISK_CONSENT_TAG, ECS_KEY_ALIAS, KeyFilter, Kms, KmsError,
-    KmsParts, Paging, blob, state,
+    Account, Action, CreateKey, DISK_CONSENT_TAG, DataKeys, ECS_KEY_ALIAS, KeyFilter, Kms,
+    KmsError, KmsParts, Paging, blob, state,
 };
 use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
@@ -972,6 +972,44 @@ fn the_disk_service_uses_customer_keys_through_its_role() {
     assert_eq!(kms.list_keys(&ecs(), &[], Paging::default()).unwrap().total, 1);
     let refused = kms.encrypt(&stranger_service(), &id, b"x", &none());
     assert!(matches!(refused, Err(KmsError::NoPermission)));
+}
+
+#[test]
+fn the_disk_service_wraps_a_data_key_anew_where_it_may_decrypt_and_encrypt() {
+    let house = House::new();
+    let (kms, from, to) = (&house.kms, house.key(), house.key());
+    let (old, new) = (context(&[("size", "1")]), context(&[("size", "2")]));
+    let consent = [(DISK_CONSENT_TAG.to_owned(), "true".to_owned())];
+    kms.tag(&root(), Action::TagResource, &[&from], &consent).unwrap();
+    let made = kms.generate_data_key(&ecs(), &from, 64, &old).unwrap();
+    let again = |blob: &[u8], bound_to: &Context, key: &str| {
+        DataKeys::re_encrypt(kms, &ecs(), (blob, bound_to), key, &new)
+    };
+    refused(again(&made.blob, &old, &to), "Forbidden.NoPermission", 403);
+    assert_eq!(house.last_event()["eventName"], "ReEncrypt");
+    kms.tag(&root(), Action::TagResource, &[&to], &consent).unwrap();
+    let moved = again(&made.blob, &old, &to).unwrap();
+    let primary = house.catalog.key(&to).unwrap().unwrap().primary_version;
+    assert_eq!((&moved.key_id, &moved.key_version), (&to, &primary));
+    assert_eq!(blob::leading_version(&moved.blob), Some(primary.as_str()));
+    let opened = kms.decrypt(&ecs(), &moved.blob, &new).unwrap();
+    assert_eq!(opened.plaintext.expose(), made.plaintext.expose());
+    refused(kms.decrypt(&ecs(), &moved.blob, &old), "InvalidParameter", 400);
+    refused(again(&made.blob, &new, &to), "InvalidParameter", 400);
+    // The same key, once it has a newer version.
+    kms.update_rotation_policy(&root(), &from, true, Some("604800s")).unwrap();
+    house.clock.advance(DAY * 8);
+    assert_eq!(kms.run_due().unwrap().rotated, 1);
+    let newest = house.catalog.key(&from).unwrap().unwrap().primary_version;
+    assert_ne!(newest, made.key_version);
+    assert_eq!(again(&made.blob, &old, &from).unwrap().key_version, newest);
+    // The service's own key, and nobody but the service.
+    let own = kms.service_key(&ecs()).unwrap().key_id;
+    assert_eq!(again(&made.blob, &old, &own).unwrap().key_id, own);
+    let other = DataKeys::re_encrypt(kms, &stranger_service(), (&made.blob, &old), &to, &new);
+    refused(other, "Forbidden.NoPermission", 403);
+    kms.disable_key(&root(), &to).unwrap();
+    refused(again(&made.blob, &old, &to), "Rejected.Disabled", 409);
 }
 
 fn stranger_service() -> Caller {

@@ -80,16 +80,12 @@ class Daemon:
         self.attach(disk)
         return disk
 
-    def memory(self, field="VmRSS"):
-        """Resident bytes; with "VmHWM" the most there were."""
+    def memory(self):
+        """Resident bytes of its own: pages of layers that it has mapped, which are the page
+        cache's and go when memory is short, are not among them."""
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
             fields = dict(line.split(":", 1) for line in status)
-        return int(fields[field].split()[0]) * 1024
-
-    def forget_peak(self):
-        """Has VmHWM start anew from now."""
-        with open(f"/proc/{self.process.pid}/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")
+        return int(fields["RssAnon"].split()[0]) * 1024
 
     def cpu(self):
         """CPU seconds used so far, all threads."""

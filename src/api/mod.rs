@@ -7,7 +7,7 @@
 //! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts,
 //!                                                  ledger.rs remembers over restarts
 //! dispatch.rs (version, action) -> handler         one table
-//! kms*.rs ecs.rs actiontrail.rs own.rs hsm.rs …  one small function an action
+//! kms*.rs ecs*.rs actiontrail.rs own*.rs hsm.rs …  one small function an action
 //! error.rs   domain error -> published code        the only such table
 //! format.rs  JSON or XML
 //! ```
@@ -31,6 +31,10 @@ mod actiontrail;
 mod answer;
 mod dispatch;
 mod ecs;
+mod ecs_image;
+mod ecs_snapshot;
+mod ecs_tags;
+mod ecs_words;
 pub mod error;
 mod format;
 mod gate;
@@ -45,6 +49,8 @@ mod kms_use;
 mod ledger;
 mod listen;
 mod own;
+mod own_layers;
+mod pages;
 mod peers;
 pub mod percent;
 mod ram;
@@ -61,6 +67,7 @@ mod tests;
 
 pub use gate::{Admitted, Gate};
 pub use listen::{serve_http, serve_https, serve_unix};
+pub use own::finding_shown;
 pub use tls::{Tls, TlsError};
 
 /// Version of the product that holds what the cloud does not have (`CreateLocalDisk`,
@@ -115,6 +122,8 @@ pub struct Api {
     pub remote_kms: Option<String>,
     /// How many disks are attached now; cheap, called for each `/health`.
     pub attached_disks: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Whether little space is left for layers; cheap, called for each `/health`.
+    pub is_space_low: Box<dyn Fn() -> bool + Send + Sync>,
     /// The text of `/metrics`, in Prometheus' exposition format.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
 }

@@ -14,6 +14,7 @@ pub(super) fn health(api: &Api) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": api.clock.monotonic().as_secs(),
         "attached_disks": (api.attached_disks)(),
+        "space": if (api.is_space_low)() { "low" } else { "enough" },
         "root_key": {"provider": api.root.provider().name()},
         "memory_protection": protection(secret::protection()),
         "hsm": hsms(api),

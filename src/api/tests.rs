@@ -325,7 +325,8 @@ fn disk_request(query: &str) -> Result<(String, String), String> {
     let parameters: Parameters = call(&format!("Action=A&Version=2014-05-26&{query}")).parameters;
     let size = crate::units::ByteCount::new(1 << 30);
     let encrypted = parameters.boolean("Encrypted").unwrap().unwrap_or(false);
-    let request = super::ecs::new_disk(&parameters, size, encrypted);
+    let source = crate::disk::Source::Nothing;
+    let request = super::ecs::new_disk(&parameters, (size, source), encrypted);
     request.map(|disk| (disk.name, disk.category)).map_err(|error| error.code.into_owned())
 }
 

@@ -17,8 +17,10 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use super::{
-    AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, Gate, KeyRecord, KeyVersionRecord,
-    KmsStatus, LayerRecord, Listed, Operation, Page, RootRecord, TagFilter, TagRecord,
+    AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, Gate, ImageFilter, ImageRecord,
+    JobFilter, JobRecord, KeyRecord, KeyVersionRecord, KmsStatus, LayerRecord, LayerState,
+    LayerUses, Listed, Operation, Page, RootRecord, SnapshotFilter, SnapshotRecord, TagFilter,
+    TagRecord,
 };
 
 mod change;
@@ -26,6 +28,9 @@ mod copy;
 mod question;
 mod ram;
 mod row;
+mod stack_change;
+mod stack_question;
+mod stack_row;
 mod upgrade;
 
 pub use copy::read_root;
@@ -184,7 +189,71 @@ impl Catalog for SqliteCatalog {
     }
 
     fn layers(&self, disk_id: &str) -> Result<Vec<LayerRecord>, CatalogError> {
-        self.read(|reader| question::layers(reader, disk_id)).map(bottom_first)
+        self.read(|reader| stack_question::layers(reader, disk_id))
+    }
+
+    fn layer(&self, layer_id: &str) -> Result<Option<LayerRecord>, CatalogError> {
+        self.read(|reader| stack_question::layer(reader, layer_id))
+    }
+
+    fn chain(&self, layer_id: &str) -> Result<Vec<LayerRecord>, CatalogError> {
+        self.read(|reader| stack_question::chain(reader, layer_id))
+    }
+
+    fn layer_uses(&self, layer_id: &str) -> Result<LayerUses, CatalogError> {
+        self.read(|reader| stack_question::layer_uses(reader, layer_id))
+    }
+
+    fn disks_over(&self, layer_id: &str) -> Result<Vec<String>, CatalogError> {
+        self.read(|reader| stack_question::disks_over(reader, layer_id))
+    }
+
+    fn all_layers(
+        &self,
+        state: Option<LayerState>,
+        page: Page,
+    ) -> Result<Listed<LayerRecord>, CatalogError> {
+        self.read(|reader| stack_question::all_layers(reader, state, page))
+    }
+
+    fn unreferenced_layers(&self) -> Result<Vec<LayerRecord>, CatalogError> {
+        self.read(stack_question::unreferenced)
+    }
+
+    fn absorbing_layers(&self) -> Result<Vec<LayerRecord>, CatalogError> {
+        self.read(stack_question::absorbing)
+    }
+
+    fn snapshot(&self, snapshot_id: &str) -> Result<Option<SnapshotRecord>, CatalogError> {
+        self.read(|reader| stack_question::snapshot(reader, snapshot_id))
+    }
+
+    fn snapshots(
+        &self,
+        filter: &SnapshotFilter,
+        page: Page,
+    ) -> Result<Listed<SnapshotRecord>, CatalogError> {
+        self.read(|reader| stack_question::snapshots(reader, filter, page))
+    }
+
+    fn image(&self, image_id: &str) -> Result<Option<ImageRecord>, CatalogError> {
+        self.read(|reader| stack_question::image(reader, image_id))
+    }
+
+    fn images(
+        &self,
+        filter: &ImageFilter,
+        page: Page,
+    ) -> Result<Listed<ImageRecord>, CatalogError> {
+        self.read(|reader| stack_question::images(reader, filter, page))
+    }
+
+    fn job(&self, job_id: &str) -> Result<Option<JobRecord>, CatalogError> {
+        self.read(|reader| stack_question::job(reader, job_id))
+    }
+
+    fn jobs(&self, filter: &JobFilter, page: Page) -> Result<Listed<JobRecord>, CatalogError> {
+        self.read(|reader| stack_question::jobs(reader, filter, page))
     }
 
     fn root(&self) -> Result<Option<RootRecord>, CatalogError> {
@@ -297,20 +366,6 @@ fn constraint_of(error: &rusqlite::Error) -> Option<i32> {
         }
         _ => None,
     }
-}
-
-/// Orders the layers of one disk by parentage. A bottom layer's parent is absent or another disk's.
-fn bottom_first(mut layers: Vec<LayerRecord>) -> Vec<LayerRecord> {
-    let mut ordered: Vec<LayerRecord> = Vec::with_capacity(layers.len());
-    while !layers.is_empty() {
-        let next = layers.iter().position(|layer| match ordered.last() {
-            Some(below) => layer.parent.as_ref() == Some(&below.layer_id),
-            None => !layers.iter().any(|other| layer.parent.as_ref() == Some(&other.layer_id)),
-        });
-        // A layer out of the chain keeps its place of insertion; the disk's opener judges it.
-        ordered.push(layers.remove(next.unwrap_or(0)));
-    }
-    ordered
 }
 
 impl fmt::Display for SqliteError {

@@ -9,6 +9,7 @@ use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use serde_json::{Value, json};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroize::Zeroizing;
 
 use super::endpoint::{self, Endpoint};
@@ -150,6 +151,37 @@ impl Client {
     fn unreachable(&self, error: &dyn std::error::Error) -> Failure {
         Failure::new(format!("{}: {error}", self.endpoint))
             .hint("the daemon may have stopped meanwhile; its log tells why")
+    }
+}
+
+/// Ctrl-C and a request to end, heard instead of obeyed: what was begun is tidied up first.
+pub(super) struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    /// From now on.
+    pub(super) fn listen(client: &Client) -> Result<Self, Failure> {
+        let _inside = client.runtime.enter();
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::new(format!("signals cannot be heard: {error}")))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for one, `patience` at most.
+    pub(super) fn came_within(&mut self, client: &Client, patience: Duration) -> bool {
+        client.runtime.block_on(async {
+            tokio::select! {
+                _ = self.interrupt.recv() => true,
+                _ = self.terminate.recv() => true,
+                () = tokio::time::sleep(patience) => false,
+            }
+        })
     }
 }
 

@@ -95,6 +95,10 @@ pub enum KeyCommand {
         #[arg(long)]
         now: bool,
     },
+    /// Wrap all data keys under a key under its newest version; touches headers only
+    #[command(after_help = "Example:\n  sealdisk key rewrap alias/byok\n\n\
+        The disks may be in use. Cut off, it goes on where it was when it is called again.")]
+    Rewrap(KeyName),
     /// List the versions of a key, oldest first
     #[command(after_help = "Example:\n  sealdisk key versions alias/byok")]
     Versions(KeyName),

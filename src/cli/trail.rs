@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::client::{ACTIONTRAIL, Client, text};
 use super::failure::Failure;
+use super::find::DISK;
 use super::output::{Output, Table};
 use super::root_source::RootSource;
-use super::{disk, key, trail_check};
+use super::{key, trail_check};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::quantity::parse_span;
 use crate::crypto::ed25519::PublicKey;
@@ -239,7 +240,7 @@ impl Condition {
             return Ok(Some(("ResourceName", key::resolve(client, name)?)));
         }
         if let Some(name) = &self.disk {
-            return Ok(Some(("ResourceName", disk::id_of(client, name)?)));
+            return Ok(Some(("ResourceName", DISK.id_of(client, name)?)));
         }
         let plain = [
             ("EventName", &self.event),

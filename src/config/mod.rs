@@ -170,6 +170,8 @@ pub struct Https {
 pub struct Limits {
     /// Data buffers of requests in flight, in bytes.
     pub request_buffers: ByteCount,
+    /// Percent of the data directory's file system below which a warning is given; 0: never.
+    pub low_space_percent: u8,
 }
 
 /// What is logged, and how.
@@ -263,6 +265,7 @@ impl Default for Config {
             api: Api::default(),
             limits: Limits {
                 request_buffers: ByteCount::new(limits::TOTAL_BUFFER_BYTES_MAX as u64),
+                low_space_percent: limits::LOW_SPACE_PERCENT,
             },
             log: Log { format: LogFormat::Text, level: LogLevel::Info },
         }

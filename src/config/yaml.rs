@@ -167,6 +167,7 @@ struct WrittenHttps {
 #[serde(deny_unknown_fields, default)]
 struct WrittenLimits {
     request_buffers: Option<BufferBytes>,
+    low_space: Option<LowSpace>,
 }
 
 #[derive(Default, Deserialize)]
@@ -190,9 +191,9 @@ impl Written {
         replace(&mut config.nbd.max_connections, self.nbd.max_connections.map(|value| value.0));
         replace(&mut config.nbd.handshake_timeout, self.nbd.handshake_timeout.map(|value| value.0));
         self.api.meant(&mut config.api);
-        let buffers = self.limits.request_buffers.map(|value| value.0);
-        config.limits =
-            Limits { request_buffers: buffers.unwrap_or(config.limits.request_buffers) };
+        let Limits { request_buffers, low_space_percent } = &mut config.limits;
+        replace(request_buffers, self.limits.request_buffers.map(|value| value.0));
+        replace(low_space_percent, self.limits.low_space.map(|value| value.0));
         replace(&mut config.log.format, self.log.format.map(|value| value.0));
         replace(&mut config.log.level, self.log.level.map(|value| value.0));
         Ok(config)
@@ -236,6 +237,7 @@ pub(super) struct Provider(pub(super) ProviderName);
 struct Connections(usize);
 struct HandshakeTimeout(Duration);
 struct BufferBytes(ByteCount);
+struct LowSpace(u8);
 struct Format(LogFormat);
 struct Level(LogLevel);
 
@@ -290,6 +292,7 @@ from_scalar! {
     Connections <- |text| connections(text).map(Self);
     HandshakeTimeout <- |text| span(text, TIMEOUTS).map(Self);
     BufferBytes <- |text| buffer_bytes(text).map(Self);
+    LowSpace <- |text| low_space(text).map(Self);
     Format <- |text| {
         choice(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]).map(Self)
     };
@@ -455,6 +458,15 @@ fn buffer_bytes(text: &str) -> Result<ByteCount, String> {
         return Ok(size);
     }
     Err(format!("is out of range; allowed: {}MiB to 1TiB", LEAST >> 20))
+}
+
+fn low_space(text: &str) -> Result<u8, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
+    let allowed = || "is no share; allowed: 1% to 99%, or off".to_owned();
+    percent.filter(|percent| (1..=99).contains(percent)).ok_or_else(allowed)
 }
 
 fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {

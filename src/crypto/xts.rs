@@ -126,6 +126,24 @@ impl XtsCipher {
         }
     }
 
+    /// Decrypts the units from `first` on, from `cipher` to `plain`.
+    ///
+    /// # Panics
+    /// If the lengths differ or are not a multiple of the unit.
+    pub fn decrypt(&self, size: DataUnitSize, first: DataUnit, cipher: &[u8], plain: &mut [u8]) {
+        assert_eq!(cipher.len(), plain.len(), "ciphertext and plaintext differ in length");
+        assert_whole_units(size, cipher);
+        let pairs =
+            cipher.chunks_exact(size.as_usize()).zip(plain.chunks_exact_mut(size.as_usize()));
+        for (index, (from, to)) in pairs.enumerate() {
+            let tweak = tweak::of_unit(size, first.plus(index as u64));
+            match &self.schedules {
+                Schedules::AwsLc(schedules) => schedules.decrypt(&tweak, from, to),
+                Schedules::Portable(schedules) => schedules.decrypt(&tweak, from, to),
+            }
+        }
+    }
+
     /// Decrypts the units from `first` on in their own buffer.
     ///
     /// # Panics
@@ -272,6 +290,11 @@ mod tests {
             let mut data = vec![0; plain.len()];
             best.encrypt(size, first, &plain, &mut data);
             prop_assert_eq!(&data, &expected);
+            for cipher in [&best, &oracle] {
+                let mut apart = vec![7; data.len()];
+                cipher.decrypt(size, first, &data, &mut apart);
+                prop_assert_eq!(&apart, &plain);
+            }
             best.decrypt_in_place(size, first, &mut data);
             prop_assert_eq!(&data, &plain);
             best.encrypt_in_place(size, first, &mut data);

@@ -108,6 +108,18 @@ impl Schedules {
         unsafe { self.run::<ENCRYPT_AT>(tweak, start, start, data.len()) };
     }
 
+    /// Decrypts one data unit of at least 16 bytes from `cipher` to `plain`, equally long.
+    ///
+    /// # Panics
+    /// If the lengths differ or are below 16.
+    pub(super) fn decrypt(&self, tweak: &Tweak, cipher: &[u8], plain: &mut [u8]) {
+        assert_eq!(cipher.len(), plain.len(), "ciphertext and plaintext differ in length");
+        // SAFETY: both slices hold `len` bytes and cannot overlap, one being exclusive.
+        unsafe {
+            self.run::<DECRYPT_AT>(tweak, cipher.as_ptr(), plain.as_mut_ptr(), cipher.len());
+        }
+    }
+
     /// Decrypts one data unit of at least 16 bytes.
     ///
     /// # Panics

@@ -41,6 +41,12 @@ impl Schedules {
         self.cipher.encrypt_sector(data, *tweak);
     }
 
+    /// Decrypts one data unit of at least 16 bytes from `cipher` to `plain`, equally long.
+    pub(super) fn decrypt(&self, tweak: &Tweak, cipher: &[u8], plain: &mut [u8]) {
+        plain.copy_from_slice(cipher);
+        self.decrypt_in_place(tweak, plain);
+    }
+
     /// Decrypts one data unit of at least 16 bytes.
     pub(super) fn decrypt_in_place(&self, tweak: &Tweak, data: &mut [u8]) {
         self.cipher.decrypt_sector(data, *tweak);

@@ -23,7 +23,9 @@ pub(super) fn harden() -> Result<(), DaemonError> {
     let files = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: files.maximum, maximum: files.maximum };
     // A disk takes a descriptor and a client another: the usual 1024 is soon used up.
-    rustix::process::setrlimit(Resource::Nofile, raised).map_err(start)
+    rustix::process::setrlimit(Resource::Nofile, raised).map_err(start)?;
+    // Layers are read through mappings; one that is cut short must not end the process.
+    crate::storage::guard_mappings().map_err(DaemonError::Start)
 }
 
 /// Logs to standard error. `SEALDISK_LOG` overrides the level, as `target=level,…`.

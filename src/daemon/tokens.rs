@@ -15,7 +15,7 @@ use crate::token::{Token, TokenParts, TokenState};
 use crate::trail::Trail;
 
 /// Says that a token has come back.
-type Back = Arc<Notify>;
+pub(super) type Back = Arc<Notify>;
 
 /// What it takes to open disks again.
 #[derive(Clone)]

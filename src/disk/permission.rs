@@ -5,9 +5,10 @@ use std::path::Path;
 use crate::catalog::KeyState;
 use crate::kms::{DISK_CONSENT_TAG, KmsError};
 use crate::ram::{Caller, Conditions, Denial, ECS_ROLE, ECS_SERVICE, Principal};
+use crate::trail::{Event, ResourceType, Service};
 
-use super::ControlError;
 use super::registry::Disks;
+use super::{ControlError, audit};
 
 impl Disks {
     /// Whether the caller may do `action` (`ecs:AttachDisk`) to the disk, or to any (`*`).
@@ -17,10 +18,19 @@ impl Disks {
         action: &'static str,
         disk_id: &str,
     ) -> Result<(), ControlError> {
+        self.allow_on(caller, action, &format!("disk/{disk_id}"))
+    }
+
+    /// Whether the caller may do `action` to `thing` (`snapshot/s-…`).
+    pub(super) fn allow_on(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        thing: &str,
+    ) -> Result<(), ControlError> {
         let account = &self.parts.account;
         let (service, _) = action.split_once(':').unwrap_or(("ecs", action));
-        let resource =
-            format!("acs:{service}:{}:{}:disk/{disk_id}", account.region, account.account_id);
+        let resource = format!("acs:{service}:{}:{}:{thing}", account.region, account.account_id);
         let conditions = Conditions::of(caller);
         let who = &caller.principal;
         let decision = self.parts.ram.decide(who, action, &resource, &conditions);
@@ -28,6 +38,43 @@ impl Disks {
             None => Ok(()),
             Some(denial) => Err(ControlError::Denied { denial: Box::new(denial), resource }),
         }
+    }
+
+    /// Records that somebody lists things, or is refused to. `things` is what they are (a resource)
+    /// and how the parameter with their ids is called.
+    pub(super) fn may_list(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        (thing, ids_name): (&str, &'static str),
+        ids: Option<&Vec<String>>,
+    ) -> Result<(), ControlError> {
+        let (_, name) = action.split_once(':').unwrap_or(("ecs", action));
+        let mut event = Event::new(Service::Ecs, name, self.actor(caller)).read_only();
+        if let Some(ids) = ids {
+            event = event.request(ids_name, ids.join(","));
+        }
+        if let Err(error) = self.allow_on(caller, action, thing) {
+            self.parts.trail.record(&event.error(error.code(), &error.message()))?;
+            return Err(error);
+        }
+        Ok(self.parts.trail.record(&event)?)
+    }
+
+    /// Does a command about one thing, and records it if it is refused.
+    pub(super) fn recorded<T>(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        thing: (ResourceType, &str),
+        command: impl FnOnce() -> Result<T, ControlError>,
+    ) -> Result<T, ControlError> {
+        let outcome = command();
+        if let Err(error) = &outcome {
+            let event = audit::thing_event(self.actor(caller), action, thing);
+            self.parts.trail.record(&event.error(error.code(), &error.message()))?;
+        }
+        outcome
     }
 
     /// The id of a key that may wrap data keys now.

@@ -50,8 +50,14 @@ pub fn parse(bytes: &[u8]) -> Option<Blob<'_>> {
     if !(1..=ENCRYPT_BYTES_MAX).contains(&length) {
         return None;
     }
-    let version_id = std::str::from_utf8(version_id).ok().filter(|id| is_uuid(id))?;
+    let version_id = leading_version(version_id)?;
     Some(Blob { version_id, header, iv: *iv, sealed })
+}
+
+/// The key version that leads a blob, of ours or of another KMS that speaks this API.
+pub fn leading_version(bytes: &[u8]) -> Option<&str> {
+    let (version_id, _) = bytes.split_at_checked(VERSION_ID_BYTES)?;
+    std::str::from_utf8(version_id).ok().filter(|id| is_uuid(id))
 }
 
 /// The blob that holds, under version `version_id` (a lower-case UUID) of a key, what `encrypt`

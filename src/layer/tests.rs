@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::clock::{SeededEntropy, Timestamp};
 use crate::crypto::xts::{Cipher, DATA_KEY_BYTES};
+use crate::storage::file::FileStorage;
 use crate::storage::{Durability, Extent, Fencing, StorageError};
 use crate::units::{ByteOffset, DataUnit};
 
@@ -236,6 +237,43 @@ fn a_frozen_layer_still_reads() {
     frozen.read_units(DataUnit::new(4), &mut data, &mut present).unwrap();
     assert_eq!((&data[..4096], &data[4096..]), (&[0; 4096][..], &[3; 4096][..]));
     assert!(!present.is_present(0) && present.is_present(1));
+}
+
+/// Where a large piece is read from the page cache itself, it is the same to the last bit: present,
+/// absent and torn units.
+#[test]
+fn what_is_read_where_it_lies_is_what_is_read_by_copy() {
+    crate::storage::guard_mappings().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (number, (cipher, unit)) in KINDS.into_iter().enumerate() {
+        let spec = spec(cipher, unit);
+        let storage = FileStorage::create(&folder.path().join(number.to_string())).unwrap();
+        let (envelope, key) = (envelope(), key());
+        let sealed = (cipher != Cipher::Null).then_some((&envelope, &key));
+        format(&storage, &spec, sealed, &SeededEntropy::new(2)).unwrap();
+        let (header, storage) = (read_header(&storage).unwrap(), Arc::new(storage));
+        let key = (cipher != Cipher::Null).then_some(key);
+        let layer: Layer<Writable> = Layer::open(storage.clone(), header, key).unwrap();
+
+        let units = (128 << 10) / unit.as_usize();
+        let mut all = vec![3; 128 << 10];
+        layer.write_units(DataUnit::new(0), &mut all, Durability::Volatile).unwrap();
+        layer.punch_units(DataUnit::new(2), 5).unwrap();
+        layer.punch_units(DataUnit::new(units as u64 - 3), 3).unwrap();
+        let torn = DATA_OFFSET.plus(ByteCount::new(unit.bytes() * 9 + unit.bytes() - 512));
+        storage.write_at(torn, &[0; 512], Durability::Volatile).unwrap();
+
+        let range = layer.range_of(DataUnit::new(0), ByteCount::new(128 << 10)).unwrap();
+        let (mut copied, mut present) = (vec![0; 128 << 10], Presence::new());
+        layer.read_units(DataUnit::new(0), &mut copied, &mut present).unwrap();
+        assert!(storage.view(&range).is_some(), "it is in the page cache");
+        let (mut seen, mut seen_present) = (vec![0xee; 128 << 10], Presence::new());
+        assert!(layer.read_units_cached(DataUnit::new(0), &mut seen, &mut seen_present).unwrap());
+        assert!(seen == copied, "{cipher:?} {unit:?}");
+        assert!(seen_present.runs().eq(present.runs()));
+        assert_eq!(seen_present.absent_count(), present.absent_count());
+        assert_eq!(present.absent_count(), 8 + usize::from(unit == DataUnitSize::B512));
+    }
 }
 
 #[test]

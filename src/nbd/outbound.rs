@@ -86,7 +86,7 @@ impl Batch {
     fn clear(&mut self) {
         self.heads.clear();
         self.pieces.clear();
-        self.buffers.clear();
+        self.buffers.drain(..).for_each(Buffer::keep_warm);
         self.bytes = 0;
         self.answered = Load::default();
     }

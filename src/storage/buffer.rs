@@ -6,7 +6,7 @@
 //! Two bounds hold for each share: bytes on loan, and bytes of the memory they pin (`slab.rs`: one
 //! small buffer keeps its chunk from all other sizes).
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,12 @@ use super::slab::{Home, Slab, class_bytes, class_of};
 /// requests cannot keep small ones waiting.
 const SMALL_BYTES_MAX: usize = 256 << 10;
 
+/// Buffers that are kept warm, in bytes: large enough to be worth it, small enough for a cache.
+const WARM_BYTES: RangeInclusive<usize> = 128 << 10..=2 << 20;
+
+/// Of what large requests may have, at most this part is kept warm.
+const WARM_SHARE: usize = 8;
+
 /// A bounded supply of buffers, shared by all connections.
 #[derive(Debug)]
 pub struct BufferPool {
@@ -24,6 +30,16 @@ pub struct BufferPool {
     freed: Condvar,
     small_bytes_max: usize,
     large_bytes_max: usize,
+    /// For each core, a large buffer that was used there last: its bytes are in the core's cache.
+    /// On loan all the while, until somebody needs room.
+    warm: Box<[Mutex<Option<Loan>>]>,
+}
+
+/// A piece that is not with the slab, and where it goes back to.
+#[derive(Debug)]
+struct Loan {
+    piece: Piece,
+    home: Home,
 }
 
 #[derive(Debug)]
@@ -46,8 +62,7 @@ struct Share {
 #[derive(Debug)]
 pub struct Buffer {
     /// There until drop.
-    piece: Option<Piece>,
-    home: Home,
+    loan: Option<Loan>,
     len: usize,
     pool: Arc<BufferPool>,
 }
@@ -63,11 +78,15 @@ impl BufferPool {
             large: Share::default(),
             waiters: 0,
         };
+        let large_bytes_max = bytes_max - small_bytes_max;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let warm = cores.min(large_bytes_max / WARM_SHARE / WARM_BYTES.end());
         Arc::new(Self {
             state: Mutex::new(state),
             freed: Condvar::new(),
             small_bytes_max,
-            large_bytes_max: bytes_max - small_bytes_max,
+            large_bytes_max,
+            warm: (0..warm).map(|_| Mutex::default()).collect(),
         })
     }
 
@@ -79,6 +98,11 @@ impl BufferPool {
     pub fn take(self: &Arc<Self>, len: usize, patience: Option<Duration>) -> Option<Buffer> {
         let class = class_of(len)?;
         let mut state = self.lock();
+        if !self.has_room(&state, class) {
+            drop(state);
+            self.let_cool();
+            state = self.lock();
+        }
         if !self.has_room(&state, class) {
             let patience = patience?;
             state.waiters += 1;
@@ -97,10 +121,10 @@ impl BufferPool {
         share.bytes_lent += home.bytes();
         share.bytes_used += fresh_bytes;
         drop(state);
-        Some(Buffer { piece: Some(piece), home, len, pool: Arc::clone(self) })
+        Some(Buffer { loan: Some(Loan { piece, home }), len, pool: Arc::clone(self) })
     }
 
-    /// Bytes on loan now.
+    /// Bytes on loan now, those kept warm included.
     pub fn bytes_lent(&self) -> usize {
         let state = self.lock();
         state.small.bytes_lent + state.large.bytes_lent
@@ -126,7 +150,23 @@ impl BufferPool {
         fits || fresh_bytes == 0 || fresh_bytes > bytes && !state.slab.is_used(class)
     }
 
-    fn give_back(&self, piece: Piece, home: Home) {
+    /// Takes back all that is kept warm.
+    fn let_cool(&self) {
+        for slot in &self.warm {
+            let kept = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(loan) = kept {
+                self.give_back(loan);
+            }
+        }
+    }
+
+    /// The place for what this core used last.
+    fn warm_slot(&self) -> Option<MutexGuard<'_, Option<Loan>>> {
+        let slot = self.warm.get(rustix::thread::sched_getcpu() % self.warm.len().max(1))?;
+        Some(slot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn give_back(&self, Loan { piece, home }: Loan) {
         let mut state = self.lock();
         let freed = state.slab.put(piece, home);
         if !freed.surplus.is_empty() {
@@ -162,6 +202,33 @@ impl Buffer {
         self.len
     }
 
+    /// Changes it, if it is large, for one that this core used last: writing to memory that lies in
+    /// another core's cache costs as much again. What it held is lost.
+    pub fn warm_up(&mut self) {
+        let Some(loan) = &mut self.loan else { return };
+        if WARM_BYTES.contains(&loan.home.bytes())
+            && let Some(mut slot) = self.pool.warm_slot()
+            && let Some(kept) = slot.as_mut().filter(|kept| kept.home.bytes() == loan.home.bytes())
+        {
+            std::mem::swap(loan, kept);
+        }
+    }
+
+    /// Gives it back. If it is large, it waits for [`Buffer::warm_up`] on this core as long as
+    /// nobody needs the room.
+    pub fn keep_warm(mut self) {
+        let Some(loan) = self.loan.take() else { return };
+        let is_worth_it = WARM_BYTES.contains(&loan.home.bytes());
+        let may_stay = is_worth_it && self.pool.lock().waiters == 0;
+        let mut cold = Some(loan);
+        if may_stay && let Some(mut slot) = self.pool.warm_slot() {
+            std::mem::swap(&mut *slot, &mut cold);
+        }
+        if let Some(loan) = cold {
+            self.pool.give_back(loan);
+        }
+    }
+
     /// Whether it was taken for none.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
@@ -172,20 +239,20 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.piece.as_ref().expect("there until drop")[..self.len]
+        &self.loan.as_ref().expect("there until drop").piece[..self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.piece.as_mut().expect("there until drop")[..self.len]
+        &mut self.loan.as_mut().expect("there until drop").piece[..self.len]
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(piece) = self.piece.take() {
-            self.pool.give_back(piece, self.home);
+        if let Some(loan) = self.loan.take() {
+            self.pool.give_back(loan);
         }
     }
 }
@@ -229,6 +296,34 @@ mod tests {
         let pool = BufferPool::new(256 << 20);
         assert!(pool.take((32 << 20) + 8192, None).is_some());
         assert!(pool.take(65 << 20, None).is_none());
+    }
+
+    #[test]
+    fn a_large_buffer_kept_warm_is_what_the_next_one_is_changed_for() {
+        let pool = BufferPool::new(256 << 20);
+        let core = || rustix::thread::sched_getcpu();
+        // Until it was not moved to another core in between.
+        let is_kept = (0..1000).any(|_| {
+            pool.let_cool();
+            let (begun, first) = (core(), pool.take(1 << 20, None).expect("room"));
+            let (place, mut second) = (first.as_ptr(), pool.take(1 << 20, None).expect("room"));
+            first.keep_warm();
+            assert_eq!(pool.bytes_lent(), 2 << 20, "what is kept warm counts");
+            second.warm_up();
+            let is_same = second.as_ptr() == place;
+            assert_eq!(second.len(), 1 << 20);
+            drop(second);
+            assert_eq!(pool.bytes_lent(), 1 << 20);
+            assert!(is_same || core() != begun);
+            is_same
+        });
+        assert!(is_kept);
+        let all: Vec<_> = std::iter::from_fn(|| pool.take(1 << 20, None)).collect();
+        assert_eq!(all.len(), 192, "warm ones make room");
+        drop(all);
+        pool.take(4096, None).expect("room").keep_warm();
+        pool.take(32 << 20, None).expect("room").keep_warm();
+        assert_eq!(pool.bytes_lent(), 0, "small and huge ones just go back");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::lock::lock_exclusive;
-use super::{Capabilities, Durability, Extent, Fencing, Storage, StorageError};
+use super::mapping::Mapping;
+use super::{Capabilities, Durability, Extent, Fencing, Storage, StorageError, View};
 use crate::units::{ByteCount, ByteOffset};
 
 /// Bytes written at a time where a file system cannot punch holes.
@@ -31,6 +32,7 @@ pub struct FileStorage {
     can_read_cached: AtomicBool,
     /// The file system can punch holes; cleared for good at the first refusal.
     can_punch: AtomicBool,
+    mapping: Mapping,
 }
 
 impl FileStorage {
@@ -62,8 +64,28 @@ impl FileStorage {
         Ok(Self::over(open_options().open(path)?))
     }
 
+    /// Opens an existing file that nobody overwrites: to read, and to add to what is absent in it.
+    /// Where it cannot be written, to read only. Takes no lock.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn open_frozen(path: &Path) -> Result<Self, StorageError> {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match open_options().write(true).open(path) {
+            Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => {
+                Self::open_reader(path)
+            }
+            opened => Ok(Self::over(opened?)),
+        }
+    }
+
     pub(super) fn over(file: File) -> Self {
-        Self { file, can_read_cached: AtomicBool::new(true), can_punch: AtomicBool::new(true) }
+        Self {
+            file,
+            can_read_cached: AtomicBool::new(true),
+            can_punch: AtomicBool::new(true),
+            mapping: Mapping::default(),
+        }
     }
 
     pub(super) const fn file(&self) -> &File {
@@ -144,6 +166,10 @@ impl Storage for FileStorage {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn view(&self, range: &Range<ByteOffset>) -> Option<View> {
+        self.mapping.view(&self.file, range)
     }
 
     fn write_at(

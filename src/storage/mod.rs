@@ -15,10 +15,13 @@ pub mod direct;
 pub mod faulty;
 pub mod file;
 mod lock;
+mod mapping;
 pub mod memory;
 mod region;
 mod slab;
 pub mod store;
+
+pub use mapping::{View, guard_mappings};
 
 /// A run of bytes in a file: does the engine hold anything there?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +84,11 @@ impl StorageError {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         matches!(self, Self::Io(error)
             if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+    }
+
+    /// Whether there is no layer of the name.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == std::io::ErrorKind::NotFound)
     }
 }
 
@@ -156,6 +164,13 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// As [`Storage::read_at`], but only if it can be done without waiting for a device.
     /// `Ok(false)`: not now, `into` is undefined; call `read_at` where waiting is allowed.
     fn read_cached_at(&self, at: ByteOffset, into: &mut [u8]) -> Result<bool, StorageError>;
+
+    /// The bytes of `range` where they lie in memory already, if the engine can show them without
+    /// waiting and without copying. The caller keeps writers away from them as for a read.
+    fn view(&self, range: &Range<ByteOffset>) -> Option<View> {
+        let _ = range;
+        None
+    }
 
     /// Writes all of `from` at `at`.
     fn write_at(

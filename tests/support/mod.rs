@@ -12,6 +12,7 @@ pub mod luks;
 pub mod needles;
 pub mod signer;
 pub mod softhsm;
+pub mod stacks;
 pub mod stores;
 pub mod tokens;
 pub mod tools;

@@ -11,8 +11,11 @@ use super::{APPLICATION_ID, Cause, FORMAT, failure};
 use crate::catalog::CatalogError;
 
 /// What makes each format out of the one before, all in one transaction.
-const STEPS: [(u32, &str); 2] =
-    [(2, include_str!("format2/account.sql")), (2, include_str!("format2/key_wraps.sql"))];
+const STEPS: [(u32, &str); 3] = [
+    (2, include_str!("format2/account.sql")),
+    (2, include_str!("format2/key_wraps.sql")),
+    (2, include_str!("format2/layers.sql")),
+];
 
 /// Makes the tables in an empty file; brings those of an older format up to date.
 pub(super) fn check_or_create_format(

@@ -114,7 +114,8 @@ fn advice(code: &str) -> &'static str {
             "; the clocks of the two hosts differ: set them"
         }
         "Forbidden.NoPermission" | "Forbidden.RAM" => {
-            "; allow its user kms:DescribeKey, kms:GenerateDataKey and kms:Decrypt on the key"
+            "; allow its user kms:DescribeKey, kms:GenerateDataKey and kms:Decrypt on the key, and \
+             kms:ReEncrypt* to wrap data keys anew"
         }
         _ => "",
     }

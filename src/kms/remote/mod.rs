@@ -1,7 +1,7 @@
 //! A KMS on another host: the same API, signed and over TLS.
 //!
 //! ```text
-//! mod.rs        the three actions, their answers, what a refusal means
+//! mod.rs        the four actions, their answers, what a refusal means
 //! exchange.rs   request -> answer over any stream, its secrets wiped
 //! sign.rs       parameters -> form, headers, ACS3-HMAC-SHA256      pure
 //! transport.rs  one exchange: connect, TLS, send, read; tries again
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::data_keys::{DataKeys, FoundKey};
-use super::{DataKey, Decrypted, KmsError};
+use super::{DataKey, Decrypted, Encrypted, KmsError, blob};
 use crate::catalog::KeyState;
 use crate::clock::{Clock, Entropy};
 use crate::config;
@@ -76,6 +76,12 @@ struct Opened<'a> {
     plaintext: Cow<'a, str>,
     key_id: String,
     key_version_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Moved {
+    ciphertext_blob: String,
 }
 
 impl RemoteKms {
@@ -166,6 +172,31 @@ impl DataKeys for RemoteKms {
                 key_id: opened.key_id,
                 key_version: opened.key_version_id,
             })
+        })
+    }
+
+    /// The answer names the key and version that decrypted; those that encrypted are the key that
+    /// was asked for and the version that leads the blob.
+    fn re_encrypt(
+        &self,
+        caller: &Caller,
+        (blob, bound_to): (&[u8], &Context),
+        key_id: &str,
+        context: &Context,
+    ) -> Result<Encrypted, KmsError> {
+        let (blob, bound_to, context) =
+            (STANDARD.encode(blob), as_json(bound_to), as_json(context));
+        let parameters = [
+            ("CiphertextBlob", blob.as_str()),
+            ("SourceEncryptionContext", bound_to.as_str()),
+            ("DestinationKeyId", key_id),
+            ("DestinationEncryptionContext", context.as_str()),
+        ];
+        self.call(caller, "ReEncrypt", &parameters, |answer| {
+            let Moved { ciphertext_blob } = serde_json::from_slice(answer).ok()?;
+            let blob = STANDARD.decode(ciphertext_blob).ok()?;
+            let key_version = blob::leading_version(&blob)?.to_owned();
+            Some(Encrypted { blob, key_id: key_id.to_owned(), key_version })
         })
     }
 }
