@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use sealdisk::catalog::ram::PolicyKind;
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::clock::{SystemClock, SystemEntropy};
 use sealdisk::kms::context::Context;
 use sealdisk::kms::{Account, CreateKey, Kms, KmsParts, Pair, root};
-use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
+use sealdisk::ram::{Caller, CreateUser, HolderName, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
 use sealdisk::trail::Trail;
 use sealdisk::trail::files::{DirectoryFiles, SegmentFile, SegmentFiles};
@@ -61,7 +62,8 @@ impl SegmentFile for UnsyncedFile {
     }
 }
 
-fn kms_in(folder: &std::path::Path) -> Kms {
+/// The KMS, and a user whose policies let them use keys from this network, tagged so.
+fn kms_in(folder: &std::path::Path) -> (Kms, Caller) {
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
     let sealing_key = Secret::random(32, entropy.as_ref());
     let files = DirectoryFiles::lock(&folder.join("trail")).expect("a new trail");
@@ -76,8 +78,9 @@ fn kms_in(folder: &std::path::Path) -> Kms {
         key: root::ram_key(&sealing_key),
         account_id: ACCOUNT.into(),
     });
+    let user = user_with_policies(&ram);
     let account = Account { account_id: ACCOUNT.into(), region: "cn-hangzhou".into() };
-    Kms::open(KmsParts {
+    let kms = Kms::open(KmsParts {
         catalog,
         ram: Arc::new(ram),
         trail: Arc::new(trail.expect("a new trail")),
@@ -85,21 +88,58 @@ fn kms_in(folder: &std::path::Path) -> Kms {
         clock,
         entropy,
         account,
-    })
-    .expect("a new KMS")
+        tokens: Vec::new(),
+    });
+    (kms.expect("a new KMS"), user)
+}
+
+const POLICY: &str = r#"{"Version": "1", "Statement": [
+    {"Effect": "Deny", "Action": "kms:*", "Resource": "*",
+     "Condition": {"NotIpAddress": {"acs:SourceIp": ["192.0.2.0/24", "127.0.0.1"]}}},
+    {"Effect": "Allow", "Action": ["kms:DescribeKey", "kms:List*"], "Resource": "*"},
+    {"Effect": "Allow", "Action": ["kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey*"],
+     "Resource": "acs:kms:*:*:key/*", "Condition": {"StringLike": {"kms:tag/team": ["d?", "e*"]}}}
+]}"#;
+
+fn user_with_policies(ram: &Ram) -> Caller {
+    let wanted = CreateUser { user_name: "ann".into(), ..CreateUser::default() };
+    let user = ram.create_user(wanted, &mut |_| Ok(())).expect("a new user");
+    ram.create_policy("uses-keys", "", POLICY, &mut |_| Ok(())).expect("a new policy");
+    for (kind, name) in
+        [(PolicyKind::Custom, "uses-keys"), (PolicyKind::System, "AliyunECSReadOnlyAccess")]
+    {
+        ram.attach_policy(HolderName::User("ann"), kind, name, &mut || Ok(())).expect("attached");
+    }
+    let principal = Principal::User {
+        account: ACCOUNT.into(),
+        user_id: user.user_id,
+        user_name: user.user_name,
+    };
+    let address = Some(std::net::IpAddr::from([192, 0, 2, 7]));
+    let route = Route { access_key_id: Some("LTAI5tExample".into()), address, is_secure: true };
+    Caller {
+        principal,
+        request_id: uuid::Uuid::from_u128(1),
+        source: "192.0.2.7".into(),
+        user_agent: "bench".into(),
+        route,
+        on_behalf_of: None,
+    }
 }
 
 fn calls(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
-    let kms = kms_in(folder.path());
+    let (kms, user) = kms_in(folder.path());
     let caller = Caller {
         principal: Principal::Root { account: ACCOUNT.into() },
         request_id: uuid::Uuid::from_u128(1),
         source: "unix:uid=0".into(),
         user_agent: "bench".into(),
         route: Route::LOCAL,
+        on_behalf_of: None,
     };
-    let key = kms.create_key(&caller, &CreateKey::default()).expect("a key").key_id;
+    let tagged = CreateKey { tags: vec![("team".into(), "db".into())], ..CreateKey::default() };
+    let key = kms.create_key(&caller, &tagged).expect("a key").key_id;
     let context: Context = [("disk".to_owned(), "d-1".to_owned())].into();
     let made = kms.generate_data_key(&caller, &key, 64, &context).expect("a data key");
     let mut group = criterion.benchmark_group("kms");
@@ -108,6 +148,12 @@ fn calls(criterion: &mut Criterion) {
     });
     group.bench_function("Decrypt", |bencher| {
         bencher.iter(|| kms.decrypt(&caller, &made.blob, &context).expect("a plaintext"));
+    });
+    group.bench_function("GenerateDataKey by a user", |bencher| {
+        bencher.iter(|| kms.generate_data_key(&user, &key, 64, &context).expect("a data key"));
+    });
+    group.bench_function("Decrypt by a user", |bencher| {
+        bencher.iter(|| kms.decrypt(&user, &made.blob, &context).expect("a plaintext"));
     });
     let wanted = CreateKey { spec: Some("EC_P256".into()), ..CreateKey::default() };
     let pair = kms.create_key(&caller, &wanted).expect("a key pair");

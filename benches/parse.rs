@@ -67,7 +67,8 @@ fn requests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parse");
     group.throughput(Throughput::Elements(BATCH as u64));
     for mode in [ReplyMode::Simple, ReplyMode::Extended] {
-        let negotiated = Negotiated { export: info(), replies: mode, base_allocation: Some(1) };
+        let (base_allocation, changes) = (Some(1), Vec::new());
+        let negotiated = Negotiated { export: info(), replies: mode, base_allocation, changes };
         let batch: Vec<u8> = (0..BATCH as u64).flat_map(|number| header(mode, number)).collect();
         let size = request::header_bytes(mode);
         assert_eq!(batch.len(), BATCH * size);

@@ -14,17 +14,16 @@ use tokio::sync::watch;
 use crate::api::{Api, Endpoints, Gate};
 use crate::clock::{Clock, Entropy};
 use crate::config::{Config, Mode};
-use crate::disk::{Disks, DisksParts, Recovery};
-use crate::kms::remote::RemoteKms;
+use crate::disk::space::SpaceWatch;
+use crate::disk::{Disks, Recovery};
 use crate::kms::root::Root;
-use crate::kms::{Account, DataKeys, Kms, KmsParts, Swept};
+use crate::kms::{Kms, Swept};
 use crate::limits;
 use crate::metrics;
 use crate::nbd::listener::Listener;
 use crate::nbd::server::{Server, Settings};
-use crate::ram::{Caller, Ram, RamParts};
+use crate::ram::{Caller, Ram};
 use crate::secret::{self, Protection};
-use crate::storage::store::FileStore;
 use crate::trail::Trail;
 
 mod access_key;
@@ -32,12 +31,18 @@ mod error;
 mod faces;
 mod foundation;
 mod process;
+mod services;
+mod space;
+mod tokens;
 
 pub use error::DaemonError;
 use faces::Faces;
 use foundation::Foundation;
 use process::Wish;
 pub use process::take_data_dir;
+pub use services::Offline;
+use services::Services;
+use tokens::Returning;
 
 /// Threads for requests that wait for a device; they sleep there, so more than cores.
 const WORKER_THREADS: usize = 16;
@@ -62,6 +67,8 @@ pub struct Ready {
     pub root_key_created: bool,
     /// File that tells the owner's access key; in development alone.
     pub access_key: Option<PathBuf>,
+    /// The configured tokens and how each is.
+    pub hsms: Vec<String>,
     /// How well keys in memory are kept.
     pub protection: Protection,
     /// What the last run left behind.
@@ -79,7 +86,9 @@ struct House {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     metrics: PrometheusHandle,
-    account: Account,
+    /// Who opens disks again when a token has come back.
+    returning: Returning,
+    space: Arc<SpaceWatch>,
     _lock: File,
 }
 
@@ -106,6 +115,7 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
     if !server.stop(limits::SHUTDOWN_GRACE) {
         tracing::warn!("some clients did not finish in time and were cut off");
     }
+    house.disks.stop_jobs();
     house.disks.close_all();
     if let Err(error) = house.trail.checkpoint() {
         tracing::error!(%error, "the trail ends without a checkpoint");
@@ -118,54 +128,19 @@ pub fn run(config: &Config, announce: &mut dyn FnMut(&Ready)) -> Result<(), Daem
 
 fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
     let lock = process::take_data_dir(&config.data_dir)?;
-    let layers = config.data_dir.join("layers");
-    process::make_private_dir(&layers)?;
     let metrics = install_metrics()?;
-    let Foundation {
-        clock,
-        entropy,
-        catalog,
-        account,
-        root,
-        root_key_created,
-        is_new,
-        trail,
-        caller,
-    } = Foundation::lay(config)?;
-    let ram = Arc::new(Ram::new(RamParts {
-        catalog: Arc::clone(&catalog),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        key: root.ram_key(),
-        account_id: config.account_id.clone(),
-    }));
-    let access_key = first_start(config, (&*ram, &*trail), (is_new, &caller))?;
-    let kms = Arc::new(Kms::open(KmsParts {
-        catalog: Arc::clone(&catalog),
-        trail: Arc::clone(&trail),
-        ram: Arc::clone(&ram),
-        sealing_key: root.sealing_key(),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        account: account.clone(),
-    })?);
-    let disks = Arc::new(Disks::new(DisksParts {
-        catalog,
-        trail: Arc::clone(&trail),
-        kms: data_keys(config, &kms, (&clock, &entropy))?,
-        ram: Arc::clone(&ram),
-        store: Arc::new(FileStore::new(&layers)),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        account: account.clone(),
-    }));
-    let recovery = disks.recover(&caller)?;
-    report(&recovery);
+    let base = Foundation::lay(config)?;
+    let Services { ram, kms, disks, back } = Services::build(config, &base)?;
+    let Foundation { clock, entropy, root, root_key_created, trail, caller, .. } = base;
+    let access_key = first_access_key(config, (&*ram, &*trail), &caller)?;
+    let recovery = report(disks.recover(&caller)?);
+    disks.start_jobs().map_err(DaemonError::Start)?;
     let ready = Ready {
         endpoints: configured(config),
         root_key: root.provider().place(),
         root_key_created,
         access_key,
+        hsms: tokens::shown(&kms),
         protection: secret::protection(),
         recovery,
     };
@@ -179,35 +154,20 @@ fn build(config: &Config) -> Result<(House, Ready), DaemonError> {
         clock,
         entropy,
         metrics,
-        account,
+        returning: Returning { back, caller },
+        space: Arc::new(SpaceWatch::new(config.limits.low_space_percent)),
         _lock: lock,
     };
     Ok((house, ready))
 }
 
-/// The KMS of the disks: the one in the house, or the one on another host.
-fn data_keys(
-    config: &Config,
-    kms: &Arc<Kms>,
-    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
-) -> Result<Arc<dyn DataKeys>, DaemonError> {
-    let Some(remote) = &config.remote_kms else { return Ok(Arc::clone(kms) as _) };
-    let remote = RemoteKms::new(remote, Arc::clone(clock), Arc::clone(entropy));
-    Ok(Arc::new(remote.map_err(DaemonError::RemoteKms)?))
-}
-
-/// What an account has from its beginning: the role of the disk service, and in development an
-/// access key of the owner. In production the owner makes access keys over the unix socket, and
-/// nothing writes them down.
-fn first_start(
+/// In development an access key of the owner. In production the owner makes access keys over the
+/// unix socket, and nothing writes them down.
+fn first_access_key(
     config: &Config,
     (ram, trail): (&Ram, &Trail),
-    (is_new, caller): (bool, &Caller),
+    caller: &Caller,
 ) -> Result<Option<PathBuf>, DaemonError> {
-    if is_new {
-        // As if the owner had consented in the console: the role may be deleted and made again.
-        ram.grant_ecs_role()?;
-    }
     match config.mode {
         Mode::Development => {
             access_key::write_first((ram, trail, &config.region), caller, &config.data_dir)
@@ -227,7 +187,7 @@ fn configured(config: &Config) -> Endpoints {
     }
 }
 
-fn report(recovery: &Recovery) {
+fn report(recovery: Recovery) -> Recovery {
     if recovery.removed > 0 {
         tracing::info!(
             disks = recovery.removed,
@@ -246,6 +206,7 @@ fn report(recovery: &Recovery) {
              allows; raise RLIMIT_MEMLOCK or boot with secretmem.enable=1"
         );
     }
+    recovery
 }
 
 fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
@@ -254,6 +215,12 @@ fn install_metrics() -> Result<PrometheusHandle, DaemonError> {
             Matcher::Full(metrics::KMS_SECONDS.to_owned()),
             &metrics::LATENCY_BUCKETS_SECONDS,
         )
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(
+                Matcher::Full(metrics::HSM_SECONDS.to_owned()),
+                &metrics::LATENCY_BUCKETS_SECONDS,
+            )
+        })
         .map_err(|error| DaemonError::Metrics(Box::new(error)))?
         .build_recorder();
     let handle = recorder.handle();
@@ -297,13 +264,16 @@ async fn serve_control_plane(
 ) -> Result<(), DaemonError> {
     let faces = Faces::bind(config, &mut ready.endpoints)?;
     let tls = faces.tls();
-    let api = Arc::new(control_plane(config, house, ready.endpoints.clone()));
+    let api = Arc::new(control_plane(config, house, ready.endpoints.clone())?);
     let (stop, stopped) = watch::channel(false);
     let mut faces = faces.serve(&api, &stopped);
     let mut timers = tokio::task::JoinSet::new();
     timers.spawn(fold_metrics(house.metrics.clone()));
     timers.spawn(run_due(Arc::clone(&house.kms)));
+    timers.spawn(space::look_after(Arc::clone(&house.disks), Arc::clone(&house.space)));
     timers.spawn(sign_checkpoints(Arc::clone(&house.trail)));
+    timers.spawn(tokens::tend(Arc::clone(&house.kms)));
+    timers.spawn(tokens::reopen_disks(house.returning.clone(), Arc::clone(&house.disks)));
     announce(ready);
     while signals.wait().await == Wish::Reload {
         faces::reload(tls.as_deref());
@@ -354,25 +324,31 @@ async fn run_due(kms: Arc<Kms>) {
     }
 }
 
-fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Api {
-    let world = (Arc::clone(&house.clock), house.entropy.as_ref());
+fn control_plane(config: &Config, house: &House, endpoints: Endpoints) -> Result<Api, DaemonError> {
+    let entropy = house.entropy.as_ref();
+    let world = (Arc::clone(&house.clock), entropy);
     let (disks, metrics) = (Arc::clone(&house.disks), house.metrics.clone());
-    Api {
+    let space = Arc::clone(&house.space);
+    let gate = Gate::new(Arc::clone(&house.ram), world, config.api.requests_per_second);
+    let gate = gate.remembering(&config.data_dir, entropy);
+    let data_dir = |error| DaemonError::DataDir { path: config.data_dir.clone(), error };
+    Ok(Api {
         disks: Arc::clone(&house.disks),
         kms: Arc::clone(&house.kms),
-        gate: Gate::new(Arc::clone(&house.ram), world, config.api.requests_per_second),
+        gate: gate.map_err(data_dir)?,
         ram: Arc::clone(&house.ram),
         trail: Arc::clone(&house.trail),
         clock: Arc::clone(&house.clock),
         entropy: Arc::clone(&house.entropy),
-        account_id: house.account.account_id.clone(),
-        region: house.account.region.clone(),
+        account_id: house.kms.account().account_id.clone(),
+        region: house.kms.account().region.clone(),
         endpoints,
         root: Arc::clone(&house.root),
         remote_kms: house.remote_kms.clone(),
         attached_disks: Box::new(move || disks.attached_count()),
+        is_space_low: Box::new(move || space.is_low()),
         render_metrics: Box::new(move || metrics.render() + &metrics::render_latencies()),
-    }
+    })
 }
 
 /// Binds a unix socket, private to us from its creation on (the umask is 077). A file that a dead

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | [`units`] [`secret`] [`limits`] [`clock`] [`metrics`] | words; import nothing of ours |
 //! | 1 | [`crypto`] [`storage`] [`catalog`] [`config`] | means |
-//! | 2 | [`luks2`] [`ram`] [`trail`] | format; who may; what happened |
+//! | 2 | [`luks2`] [`ram`] [`token`] [`trail`] | format; who may; keys in hardware; what happened |
 //! | 3 | [`layer`] [`kms`] | one image; one key |
 //! | 4 | [`disk`] | one disk, and all of them |
 //! | 5 | [`nbd`] [`api`] | faces |
@@ -39,5 +39,6 @@ pub mod nbd;
 pub mod ram;
 pub mod secret;
 pub mod storage;
+pub mod token;
 pub mod trail;
 pub mod units;

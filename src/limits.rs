@@ -73,6 +73,9 @@ pub const IOPS_LIMITS: RangeInclusive<u64> = 10..=100_000_000;
 /// one behind it waiting for 32 s.
 pub const BYTES_PER_SECOND_LIMITS: RangeInclusive<u64> = (1 << 20)..=(1 << 40);
 
+/// Percent of the data directory's file system below which a warning is given.
+pub const LOW_SPACE_PERCENT: u8 = 5;
+
 /// Largest body of an API request, in bytes; longer: 413.
 pub const API_BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -106,5 +109,28 @@ pub const API_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 /// API connections at a time on one listener; more wait in the backlog.
 pub const API_CONNECTIONS_MAX: usize = 256;
 
+/// API connections at a time on one listener from one peer (an IPv4 address, an IPv6 network of 64
+/// bits, a user on the unix socket); one more is closed at once and counted. Half of all, so that
+/// nobody alone can keep the others out.
+pub const API_CONNECTIONS_PER_PEER_MAX: usize = API_CONNECTIONS_MAX / 2;
+
 /// Attached disks in one daemon; one more is refused with `InstanceDiskLimitExceeded`.
 pub const ATTACHED_DISKS_MAX: usize = 10_000;
+
+/// Layers of a disk beyond which they are merged in the background, unless told otherwise.
+pub const CHAIN_DEPTH: usize = 16;
+
+/// Layers of a disk at most; a snapshot beyond it is refused with `QuotaExceed.Snapshot`.
+pub const LAYERS_MAX: usize = 200;
+
+/// Snapshots of one disk, at most; one more is refused with `QuotaExceed.Snapshot`.
+pub const SNAPSHOTS_OF_DISK_MAX: u64 = 256;
+
+/// Days that a snapshot can be kept, if it is not kept for ever.
+pub const RETENTION_DAYS: RangeInclusive<u32> = 1..=65_536;
+
+/// Tags on one disk, snapshot or image; one more is refused with `NumberExceed.Tags`.
+pub const TAGS_MAX: usize = 20;
+
+/// Jobs at their end that are kept to be looked at; older ones are forgotten.
+pub const JOBS_KEPT: u64 = 500;

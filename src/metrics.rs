@@ -17,6 +17,9 @@ pub const LATENCY_BUCKETS_SECONDS: [f64; 13] =
 
 const REQUEST_SECONDS: &str = "sealdisk_nbd_request_seconds";
 
+/// Name of the histogram of calls of tokens, for the exporter to set its buckets.
+pub const HSM_SECONDS: &str = "sealdisk_hsm_call_seconds";
+
 /// Name of the KMS latency histogram, for the exporter to set its buckets.
 pub const KMS_SECONDS: &str = "sealdisk_kms_call_seconds";
 
@@ -149,16 +152,64 @@ pub fn attached_disks() -> Gauge {
     gauge!("sealdisk_attached_disks")
 }
 
+/// What disks promise, what their layers take, and what is left where they lie; in bytes.
+pub fn space(advertised: u64, allocated: u64, free: u64) {
+    gauge!("sealdisk_disks_advertised_bytes").set(advertised as f64);
+    gauge!("sealdisk_layers_allocated_bytes").set(allocated as f64);
+    gauge!("sealdisk_data_dir_free_bytes").set(free as f64);
+}
+
+/// Bytes encrypted under that data key of a disk that has encrypted the most.
+pub fn data_key_bytes(disk_id: &str) -> Gauge {
+    gauge!("sealdisk_data_key_encrypted_bytes", "export" => disk_id.to_owned())
+}
+
 /// Counts a KMS call and its time.
 pub fn kms_call(action: &'static str, outcome: &'static str, took: Duration) {
     counter!("sealdisk_kms_calls_total", "action" => action, "outcome" => outcome).increment(1);
     histogram!(KMS_SECONDS, "action" => action).record(took.as_secs_f64());
 }
 
+/// API connections closed at once because their peer had too many.
+pub fn api_connections_refused() -> Counter {
+    counter!("sealdisk_api_connections_refused_total")
+}
+
 /// Counts an API request by action, which must be a known one, and HTTP status.
 pub fn api_request(action: &str, status: u16) {
     let (action, status) = (action.to_owned(), status.to_string());
     counter!("sealdisk_api_requests_total", "action" => action, "status" => status).increment(1);
+}
+
+/// Whether the token of this configured name can be used.
+pub fn hsm_up(name: &str, is_up: bool) {
+    gauge!("sealdisk_hsm_up", "hsm" => name.to_owned()).set(if is_up { 1.0 } else { 0.0 });
+}
+
+/// Counts a call of a token and its time.
+pub fn hsm_call(name: &str, operation: &'static str, outcome: &'static str, took: Duration) {
+    counter!("sealdisk_hsm_calls_total",
+        "hsm" => name.to_owned(), "operation" => operation, "outcome" => outcome)
+    .increment(1);
+    histogram!(HSM_SECONDS, "hsm" => name.to_owned(), "operation" => operation)
+        .record(took.as_secs_f64());
+}
+
+/// Counts that the way to a token was mended, by the step that did it.
+pub fn hsm_recovered(name: &str, step: &'static str) {
+    counter!("sealdisk_hsm_recoveries_total", "hsm" => name.to_owned(), "step" => step)
+        .increment(1);
+}
+
+/// Calls that wait for a token, and workers in calls that do not end.
+pub fn hsm_load(name: &str, waiting: usize, hung: usize) {
+    gauge!("sealdisk_hsm_waiting", "hsm" => name.to_owned()).set(waiting as f64);
+    gauge!("sealdisk_hsm_hung_workers", "hsm" => name.to_owned()).set(hung as f64);
+}
+
+/// Objects in a token that no key version is known for.
+pub fn hsm_orphans(name: &str, orphans: usize) {
+    gauge!("sealdisk_hsm_orphans", "hsm" => name.to_owned()).set(orphans as f64);
 }
 
 #[cfg(test)]

@@ -123,6 +123,29 @@ fn what_is_restored_opens_what_was_sealed() {
 }
 
 #[test]
+fn files_beside_a_new_backup_stay_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&folder.path().join("data"));
+    let to = folder.path().join("b");
+    let own = ["b.catalog", "b.unfinished", "b.catalog.1"].map(|name| folder.path().join(name));
+    for path in &own {
+        std::fs::write(path, "somebody's own").unwrap();
+    }
+    let names = || {
+        let names = std::fs::read_dir(folder.path()).unwrap();
+        names.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    daemon.ok(&["backup", "create", to.to_str().unwrap()]);
+    run(&["backup", "show", to.to_str().unwrap()]);
+    for path in &own {
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "somebody's own", "{path:?}");
+    }
+    let made: Vec<_> = names().difference(&before).cloned().collect();
+    assert_eq!(made, ["b"]);
+}
+
+#[test]
 fn nothing_is_overwritten_and_no_running_daemon_disturbed() {
     let made = Made::new();
     let backup = made.backup.to_str().unwrap();

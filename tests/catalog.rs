@@ -8,7 +8,9 @@ use std::path::Path;
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{
     AliasRecord, CacheMode, Catalog, CatalogError, DiskFilter, DiskLimits, DiskRecord, DiskStatus,
-    KeyRecord, KeyState, KeyVersionRecord, LayerRecord, Operation, Page, RootRecord, TagFilter,
+    ImageFilter, ImageRecord, ImageStatus, JobFilter, JobKind, JobPace, JobRecord, JobState,
+    KeyRecord, KeyState, KeyVersionRecord, KmsStatus, LayerRecord, LayerState, Operation, Page,
+    RootRecord, SnapshotFilter, SnapshotRecord, SnapshotStatus, StackOperation, TagFilter,
     TagRecord, TaggedType,
 };
 use sealdisk::clock::Timestamp;
@@ -74,15 +76,26 @@ fn disk(id: &str) -> DiskRecord {
         cache: CacheMode::None,
         limits: DiskLimits { iops: Some(3000), bytes_per_second: None },
         epoch: 0,
+        top_layer: "l1".into(),
+        source_snapshot: None,
+        source_image: None,
+        multi_attach: false,
+        more_instances: Vec::new(),
+        lease_ends: None,
     }
 }
 
-fn layer(id: &str, disk_id: &str, parent: Option<&str>) -> LayerRecord {
+fn layer(id: &str, owner: &str, parent: Option<&str>) -> LayerRecord {
     LayerRecord {
         layer_id: id.into(),
-        disk_id: disk_id.into(),
+        owner: owner.into(),
         parent: parent.map(Into::into),
         file_name: format!("{id}.luks"),
+        kms_key_id: Some("k1".into()),
+        size: ByteCount::new(20 << 30),
+        created: NOW,
+        state: LayerState::Live,
+        key_bytes: 0,
     }
 }
 
@@ -117,6 +130,11 @@ fn holds(fresh: &dyn Fn() -> Box<dyn Catalog>) {
         a_disk_is_changed_only_as_it_was_seen,
         disks_are_found_by_every_condition,
         layers_come_bottom_first,
+        a_layer_knows_who_refers_to_it,
+        what_nobody_refers_to_is_found,
+        a_top_and_a_job_are_changed_only_as_they_were_seen,
+        snapshots_images_and_jobs_come_back_as_they_went_in,
+        snapshots_and_images_are_found_by_every_condition,
         there_is_one_root,
         tags_are_found_by_every_condition,
     ] {
@@ -368,9 +386,320 @@ fn layers_come_bottom_first(catalog: &dyn Catalog) {
         layer("bottom", "d1", Some("another disk's")),
         layer("middle", "d1", Some("bottom")),
     ];
-    must(catalog, &[Operation::InsertDisk(disk("d1"), stack)]);
+    let disk = DiskRecord { top_layer: "top".into(), ..disk("d1") };
+    must(catalog, &[Operation::InsertDisk(disk, stack)]);
     let ids: Vec<_> = catalog.layers("d1").unwrap().into_iter().map(|l| l.layer_id).collect();
     assert_eq!(ids, ["bottom", "middle", "top"]);
+}
+
+fn stacked(operations: impl IntoIterator<Item = StackOperation>) -> Vec<Operation> {
+    operations.into_iter().map(Operation::Stack).collect()
+}
+
+fn snapshot(id: &str, layer_id: &str) -> SnapshotRecord {
+    SnapshotRecord {
+        snapshot_id: id.into(),
+        name: "nightly".into(),
+        description: "d".into(),
+        disk_id: "d1".into(),
+        layer_id: layer_id.into(),
+        size: ByteCount::new(1 << 63),
+        encrypted: true,
+        kms_key_id: Some("k1".into()),
+        status: SnapshotStatus::Progressing,
+        created: NOW,
+        retention_days: Some(7),
+        expires: Some(NOW),
+        source_snapshot: None,
+    }
+}
+
+fn image(id: &str, layer_id: &str) -> ImageRecord {
+    ImageRecord {
+        image_id: id.into(),
+        name: "golden".into(),
+        description: String::new(),
+        layer_id: layer_id.into(),
+        size: ByteCount::new(4096),
+        encrypted: false,
+        kms_key_id: None,
+        status: ImageStatus::Creating,
+        created: NOW,
+        source: "s1".into(),
+    }
+}
+
+fn job(id: &str, target: &str) -> JobRecord {
+    JobRecord {
+        job_id: id.into(),
+        kind: JobKind::SetKey,
+        disk_id: Some("d1".into()),
+        subject: None,
+        target_layer: target.into(),
+        floor_layer: Some("l1".into()),
+        state: JobState::Waiting,
+        failure: String::new(),
+        cursor_units: 3,
+        total_units: u64::MAX,
+        bytes_done: 8192,
+        created: NOW,
+        changed: NOW,
+        pace: JobPace::Gentle,
+        rate: Some(u64::MAX),
+    }
+}
+
+/// Layers l1 <- l2 <- l3 (top of d1), and l1 <- c1 (top of d2).
+fn forked(catalog: &dyn Catalog) {
+    let over = |id: &str, top: &str| DiskRecord { top_layer: top.into(), ..disk(id) };
+    let stack =
+        vec![layer("l1", "d1", None), layer("l2", "d1", Some("l1")), layer("l3", "d1", Some("l2"))];
+    let clone = vec![layer("c1", "d2", Some("l1"))];
+    let insert = Operation::InsertDisk;
+    must(catalog, &[insert(over("d1", "l3"), stack), insert(over("d2", "c1"), clone)]);
+}
+
+fn a_layer_knows_who_refers_to_it(catalog: &dyn Catalog) {
+    forked(catalog);
+    let chain = |id: &str| -> Vec<String> {
+        catalog.chain(id).unwrap().into_iter().map(|layer| layer.layer_id).collect()
+    };
+    assert_eq!(chain("l3"), ["l1", "l2", "l3"]);
+    assert_eq!(chain("c1"), ["l1", "c1"]);
+    assert!(chain("none").is_empty());
+    assert_eq!(catalog.layer("c1").unwrap(), Some(layer("c1", "d2", Some("l1"))));
+    assert_eq!(catalog.disks_over("l1").unwrap(), ["d1", "d2"]);
+    assert_eq!(catalog.disks_over("l2").unwrap(), ["d1"]);
+    must(
+        catalog,
+        &stacked([
+            StackOperation::InsertSnapshot(snapshot("s1", "l1")),
+            StackOperation::InsertImage(image("m1", "l1")),
+            StackOperation::InsertJob(job("j1", "l1")),
+        ]),
+    );
+    let uses = catalog.layer_uses("l1").unwrap();
+    assert_eq!(uses.children, ["l2", "c1"]);
+    assert_eq!(
+        (uses.snapshots.as_slice(), uses.images.as_slice()),
+        (&["s1".into()][..], &["m1".into()][..])
+    );
+    assert_eq!((uses.jobs.as_slice(), uses.disks.is_empty()), (&["j1".into()][..], true));
+    assert!(!uses.is_named_by_nobody());
+    assert_eq!(catalog.layer_uses("c1").unwrap().disks, ["d2"]);
+    let l2 = catalog.layer_uses("l2").unwrap();
+    assert!(l2.is_named_by_nobody() && !l2.is_empty());
+    let delete = |id: &str| apply(catalog, &stacked([StackOperation::DeleteLayer(id.into())]));
+    for id in ["l1", "l2", "l3"] {
+        assert!(matches!(delete(id), Err(CatalogError::Referenced)), "{id}");
+    }
+    // A job that is at its end holds nothing, nor does a child on its way out.
+    let done = JobRecord { state: JobState::Done, ..job("j1", "l1") };
+    let going = LayerRecord { state: LayerState::Going, ..layer("l2", "d1", Some("l1")) };
+    must(
+        catalog,
+        &stacked([
+            StackOperation::UpdateJob { job: done, seen_state: JobState::Waiting },
+            StackOperation::UpdateLayer(going),
+        ]),
+    );
+    let uses = catalog.layer_uses("l1").unwrap();
+    assert_eq!((uses.children.as_slice(), uses.jobs.is_empty()), (&["c1".into()][..], true));
+    assert_eq!(catalog.disks_over("l1").unwrap(), ["d2"]);
+}
+
+fn what_nobody_refers_to_is_found(catalog: &dyn Catalog) {
+    forked(catalog);
+    let found = || -> Vec<String> {
+        let layers = catalog.unreferenced_layers().unwrap();
+        layers.into_iter().map(|layer| layer.layer_id).collect()
+    };
+    assert!(found().is_empty());
+    let making = LayerRecord { state: LayerState::Making, ..layer("m", "d1", Some("l3")) };
+    must(catalog, &stacked([StackOperation::InsertLayer(making.clone())]));
+    must(catalog, &[Operation::DeleteDisk("d1".into())]);
+    assert!(found().is_empty(), "what is being made holds those below");
+    must(catalog, &stacked([StackOperation::DeleteLayer("m".into())]));
+    assert_eq!(found(), ["l3"]);
+    must(catalog, &stacked([StackOperation::InsertSnapshot(snapshot("s1", "l2"))]));
+    must(catalog, &stacked([StackOperation::DeleteLayer("l3".into())]));
+    assert!(found().is_empty(), "the snapshot holds l2");
+    must(catalog, &stacked([StackOperation::DeleteSnapshot("s1".into())]));
+    assert_eq!(found(), ["l2"]);
+    let raise = |key_bytes| StackOperation::RaiseKeyBytes { layer_id: "l2".into(), key_bytes };
+    must(catalog, &stacked([raise(9), raise(7)]));
+    assert_eq!(catalog.layer("l2").unwrap().unwrap().key_bytes, 9);
+    let settle = StackOperation::SettleKeyBytes { layer_id: "l2".into(), key_bytes: 4 };
+    must(catalog, &stacked([settle]));
+    assert_eq!(catalog.layer("l2").unwrap().unwrap().key_bytes, 4);
+    let listed = catalog.all_layers(Some(LayerState::Live), Page::ALL).unwrap();
+    assert_eq!(listed.total, 3);
+    assert_eq!(catalog.all_layers(Some(LayerState::Making), Page::ALL).unwrap().total, 0);
+    assert_eq!(catalog.all_layers(None, page(1, 1)).unwrap().items[0].layer_id, "l2");
+}
+
+fn a_top_and_a_job_are_changed_only_as_they_were_seen(catalog: &dyn Catalog) {
+    forked(catalog);
+    let set = |seen: &str| {
+        let top = StackOperation::SetTop {
+            disk_id: "d1".into(),
+            top_layer: "l2".into(),
+            seen_top: seen.into(),
+        };
+        apply(catalog, &stacked([top]))
+    };
+    assert!(matches!(set("l1"), Err(CatalogError::Changed)));
+    set("l3").unwrap();
+    assert_eq!(catalog.disk("d1").unwrap().unwrap().top_layer, "l2");
+    // Whoever changes the disk as a whole leaves its top alone.
+    let old = DiskRecord { top_layer: "l3".into(), ..disk("d1") };
+    let update =
+        Operation::UpdateDisk { disk: old, seen_status: DiskStatus::Creating, seen_epoch: 0 };
+    must(catalog, &[update]);
+    assert_eq!(catalog.disk("d1").unwrap().unwrap().top_layer, "l2");
+
+    must(catalog, &stacked([StackOperation::InsertJob(job("j1", "l3"))]));
+    let update = |seen_state| {
+        let job = JobRecord { state: JobState::Running, ..job("j1", "l3") };
+        apply(catalog, &stacked([StackOperation::UpdateJob { job, seen_state }]))
+    };
+    assert!(matches!(update(JobState::Paused), Err(CatalogError::Changed)));
+    update(JobState::Waiting).unwrap();
+    assert!(matches!(update(JobState::Waiting), Err(CatalogError::Changed)));
+    for operation in [
+        StackOperation::InsertJob(job("j2", "none")),
+        StackOperation::InsertSnapshot(snapshot("s2", "none")),
+        StackOperation::InsertImage(image("m2", "none")),
+        StackOperation::DeleteJob("none".into()),
+        StackOperation::DeleteLayer("none".into()),
+    ] {
+        let outcome = apply(catalog, &stacked([operation.clone()]));
+        assert!(matches!(outcome, Err(CatalogError::NotFound)), "{operation:?}: {outcome:?}");
+    }
+}
+
+fn snapshots_images_and_jobs_come_back_as_they_went_in(catalog: &dyn Catalog) {
+    forked(catalog);
+    let (mut s1, mut m1, mut j1) = (snapshot("s1", "l1"), image("m1", "l2"), job("j1", "l3"));
+    must(
+        catalog,
+        &stacked([
+            StackOperation::InsertSnapshot(s1.clone()),
+            StackOperation::InsertImage(m1.clone()),
+            StackOperation::InsertJob(j1.clone()),
+        ]),
+    );
+    assert_eq!(catalog.snapshot("s1").unwrap().as_ref(), Some(&s1));
+    assert_eq!(catalog.image("m1").unwrap().as_ref(), Some(&m1));
+    assert_eq!(catalog.job("j1").unwrap().as_ref(), Some(&j1));
+    s1 = SnapshotRecord {
+        name: "other".into(),
+        layer_id: "l2".into(),
+        status: SnapshotStatus::Accomplished,
+        retention_days: None,
+        expires: None,
+        source_snapshot: Some("s0".into()),
+        ..s1
+    };
+    m1 = ImageRecord { status: ImageStatus::Available, encrypted: true, ..m1 };
+    j1 = JobRecord {
+        state: JobState::Failed,
+        failure: "why".into(),
+        floor_layer: None,
+        subject: Some("s1".into()),
+        pace: JobPace::Full,
+        rate: None,
+        ..j1
+    };
+    must(
+        catalog,
+        &stacked([
+            StackOperation::UpdateSnapshot(s1.clone()),
+            StackOperation::UpdateImage(m1.clone()),
+            StackOperation::UpdateJob { job: j1.clone(), seen_state: JobState::Waiting },
+        ]),
+    );
+    assert_eq!(catalog.snapshot("s1").unwrap(), Some(s1));
+    assert_eq!(catalog.image("m1").unwrap(), Some(m1));
+    assert_eq!(catalog.job("j1").unwrap().as_ref(), Some(&j1));
+    let jobs = |filter: JobFilter| catalog.jobs(&filter, Page::ALL).unwrap().total;
+    assert_eq!((jobs(JobFilter::default()), jobs(JobFilter::unfinished())), (1, 0));
+    let of = |disk: &str| JobFilter { disk_id: Some(disk.into()), ..JobFilter::default() };
+    assert_eq!((jobs(of("d1")), jobs(of("d2"))), (1, 0));
+    must(
+        catalog,
+        &stacked([
+            StackOperation::DeleteImage("m1".into()),
+            StackOperation::DeleteJob("j1".into()),
+        ]),
+    );
+    assert_eq!((catalog.image("m1").unwrap(), catalog.job("j1").unwrap()), (None, None));
+}
+
+fn snapshots_and_images_are_found_by_every_condition(catalog: &dyn Catalog) {
+    forked(catalog);
+    let other = SnapshotRecord {
+        disk_id: "d2".into(),
+        name: String::new(),
+        encrypted: false,
+        kms_key_id: None,
+        status: SnapshotStatus::Accomplished,
+        expires: Some(NOW.plus(std::time::Duration::from_millis(1))),
+        ..snapshot("s2", "l2")
+    };
+    let tag = |kind, id: &str| TagRecord {
+        resource_type: kind,
+        resource_id: id.into(),
+        key: "stage".into(),
+        value: "x".into(),
+    };
+    let mut all = stacked([
+        StackOperation::InsertSnapshot(snapshot("s1", "l1")),
+        StackOperation::InsertSnapshot(other),
+        StackOperation::InsertImage(image("m1", "l1")),
+        StackOperation::InsertImage(ImageRecord { name: "b".into(), ..image("m2", "l2") }),
+    ]);
+    all.push(Operation::PutTag(tag(TaggedType::Snapshot, "s2")));
+    all.push(Operation::PutTag(tag(TaggedType::Image, "m1")));
+    all.push(Operation::PutTag(tag(TaggedType::Disk, "d2")));
+    must(catalog, &all);
+    let found = |filter: SnapshotFilter| -> Vec<String> {
+        let listed = catalog.snapshots(&filter, Page::ALL).unwrap();
+        listed.items.into_iter().map(|snapshot| snapshot.snapshot_id).collect()
+    };
+    let any = SnapshotFilter::default;
+    let tagged = |value: Option<&str>| vec![("stage".to_owned(), value.map(Into::into))];
+    assert_eq!(found(any()), ["s2", "s1"]);
+    assert_eq!(found(SnapshotFilter { ids: Some(vec!["s1".into()]), ..any() }), ["s1"]);
+    assert_eq!(found(SnapshotFilter { name: Some("nightly".into()), ..any() }), ["s1"]);
+    assert_eq!(found(SnapshotFilter { disk_id: Some("d2".into()), ..any() }), ["s2"]);
+    assert_eq!(found(SnapshotFilter { layer_id: Some("l1".into()), ..any() }), ["s1"]);
+    let status = Some(SnapshotStatus::Accomplished);
+    assert_eq!(found(SnapshotFilter { status, ..any() }), ["s2"]);
+    assert_eq!(found(SnapshotFilter { encrypted: Some(true), ..any() }), ["s1"]);
+    assert_eq!(found(SnapshotFilter { kms_key_id: Some("k1".into()), ..any() }), ["s1"]);
+    assert_eq!(found(SnapshotFilter { expired_at: Some(NOW), ..any() }), ["s1"]);
+    assert_eq!(found(SnapshotFilter { tags: tagged(None), ..any() }), ["s2"]);
+    assert!(found(SnapshotFilter { tags: tagged(Some("y")), ..any() }).is_empty());
+    let images = |filter: ImageFilter| -> Vec<String> {
+        let listed = catalog.images(&filter, Page::ALL).unwrap();
+        listed.items.into_iter().map(|image| image.image_id).collect()
+    };
+    let any = ImageFilter::default;
+    assert_eq!(images(any()), ["m2", "m1"]);
+    assert_eq!(images(ImageFilter { name: Some("b".into()), ..any() }), ["m2"]);
+    assert_eq!(images(ImageFilter { tags: tagged(Some("x")), ..any() }), ["m1"]);
+    let status = Some(ImageStatus::Available);
+    assert!(images(ImageFilter { status, source: Some("s1".into()), ..any() }).is_empty());
+    let disks = DiskFilter { tags: tagged(None), ..DiskFilter::default() };
+    assert_eq!(catalog.disks(&disks, Page::ALL).unwrap().items[0].disk_id, "d2");
+    // Tags go with what they are on.
+    must(catalog, &stacked([StackOperation::DeleteSnapshot("s2".into())]));
+    must(catalog, &[Operation::DeleteDisk("d2".into())]);
+    for (kind, id) in [(TaggedType::Snapshot, "s2"), (TaggedType::Disk, "d2")] {
+        assert!(catalog.tags(&TagFilter::of(kind, id), 9).unwrap().is_empty());
+    }
+    assert_eq!(catalog.tags(&TagFilter::of(TaggedType::Image, "m1"), 9).unwrap().len(), 1);
 }
 
 fn there_is_one_root(catalog: &dyn Catalog) {
@@ -481,6 +810,20 @@ fn its_files_are_private() {
 }
 
 #[test]
+fn how_the_account_stands_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.db");
+    for status in [KmsStatus::InDebt, KmsStatus::NotEnabled, KmsStatus::Enabled] {
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        catalog.apply(&[Operation::PutKmsStatus(status)], &mut || Ok(())).unwrap();
+        let refused = Operation::PutKmsStatus(KmsStatus::Suspended);
+        assert!(catalog.apply(&[refused], &mut || Err("no".into())).is_err());
+        drop(catalog);
+        assert_eq!(SqliteCatalog::open(&path).unwrap().kms_status().unwrap(), status);
+    }
+}
+
+#[test]
 fn a_newer_format_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("catalog.db");
@@ -489,7 +832,83 @@ fn a_newer_format_is_refused() {
     raw.pragma_update(None, "user_version", 99).unwrap();
     drop(raw);
     let error = SqliteCatalog::open(&path).unwrap_err();
-    assert!(matches!(error, CatalogError::Newer { found: 99, known: 1 }), "{error:?}");
+    assert!(matches!(error, CatalogError::Newer { found: 99, known: 2 }), "{error:?}");
+}
+
+#[test]
+fn uses_of_a_key_version_are_reserved_by_who_saw_the_last_reservation() {
+    let scratch = tempfile::tempdir().unwrap();
+    let catalog = SqliteCatalog::open(&scratch.path().join("catalog.db")).unwrap();
+    must(&catalog, &[insert_key("k1")]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 0);
+    let reserve =
+        |seen, reserved| Operation::ReserveWraps { version_id: "k1-v1".into(), seen, reserved };
+    must(&catalog, &[reserve(0, 10)]);
+    let raced = catalog.apply(&[reserve(0, 20)], &mut || Ok(()));
+    assert!(matches!(raced, Err(CatalogError::Changed)), "{raced:?}");
+    must(&catalog, &[reserve(10, 20)]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 20);
+    must(&catalog, &[Operation::DeleteKey("k1".into())]);
+    assert_eq!(catalog.reserved_wraps("k1-v1").unwrap(), 0);
+}
+
+/// `catalog-v1.sql` is what SQLite's `.dump` says of a catalog that format 1 was written to: an
+/// attached encrypted disk and a plain one.
+#[test]
+fn a_catalog_of_format_1_is_upgraded_in_place() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("catalog.db");
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch(include_str!("data/catalog-v1.sql")).unwrap();
+    drop(raw);
+    // Twice: what was upgraded is not upgraded again.
+    for _ in 0..2 {
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        let disks = catalog.disks(&DiskFilter::default(), Page::ALL).unwrap().items;
+        let [plain, db] = &disks[..] else { panic!("{disks:?}") };
+        assert_eq!((plain.name.as_str(), db.name.as_str()), ("plain", "db"));
+        assert_eq!(db.status, DiskStatus::InUse);
+        assert_eq!(db.instance_id.as_deref(), Some("i-local"));
+        assert!(!db.multi_attach && db.more_instances.is_empty() && db.lease_ends.is_none());
+        for disk in [plain, db] {
+            let layers = catalog.layers(&disk.disk_id).unwrap();
+            let expected = LayerRecord {
+                layer_id: disk.top_layer.clone(),
+                owner: disk.disk_id.clone(),
+                parent: None,
+                file_name: format!("{}.luks", disk.top_layer),
+                kms_key_id: disk.kms_key_id.clone(),
+                size: disk.size,
+                created: disk.created,
+                state: LayerState::Live,
+                key_bytes: 0,
+            };
+            assert_eq!(layers, [expected]);
+        }
+        assert_eq!(catalog.keys(Page::ALL).unwrap().total, 2);
+        assert!(catalog.root().unwrap().is_some());
+        assert_eq!(catalog.kms_status().unwrap(), KmsStatus::Enabled);
+        assert!(catalog.unreferenced_layers().unwrap().is_empty());
+    }
+}
+
+/// Both ways to format 2 end with the same tables.
+#[test]
+fn an_upgraded_catalog_is_as_a_new_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let tables = |name: &str, before: &str| -> Vec<(String, Option<String>)> {
+        let path = scratch.path().join(name);
+        rusqlite::Connection::open(&path).unwrap().execute_batch(before).unwrap();
+        drop(SqliteCatalog::open(&path).unwrap());
+        let raw = rusqlite::Connection::open(&path).unwrap();
+        let text = "SELECT name, sql FROM sqlite_schema ORDER BY name";
+        let mut rows = raw.prepare(text).unwrap();
+        rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap()
+    };
+    assert_eq!(tables("old.db", include_str!("data/catalog-v1.sql")), tables("new.db", ""));
 }
 
 fn refused_by_name(path: &Path, word: &str) {

@@ -168,7 +168,7 @@ fn command_lines_are_read_as_meant() {
     else {
         panic!("this creates a disk")
     };
-    assert_eq!(create.size.get(), 1 << 30);
+    assert_eq!(create.size.map(|size| size.get()), Some(1 << 30));
     assert_eq!(create.key_id.as_deref(), Some("alias/byok"));
     assert_eq!((create.attach, create.instance.as_str()), (false, "i-local"));
     let told = parse("sealdisk --endpoint unix:/a disk list").unwrap();

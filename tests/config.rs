@@ -57,7 +57,7 @@ fn the_shipped_file_documents_every_option_with_default_and_danger() {
             options += 1;
         }
     }
-    assert_eq!(options, 22);
+    assert_eq!(options, 25);
 }
 
 fn assert_documented(text: &str, start: &str) {
@@ -86,7 +86,7 @@ fn what_is_written_is_meant() {
          nbd:\n  unix: off\n  tcp: '[::1]:10809'\n  max_connections: 7\n  handshake_timeout: 2m\n\
          api:\n  unix: /srv/api.sock\n  http: off\n  requests_per_second: 5\n\
          \x20 https: {address: '0.0.0.0:443', certificate: /srv/c.pem, key: /srv/k.pem}\n\
-         limits: {request_buffers: 1GiB}\n\
+         limits: {request_buffers: 1GiB, low_space: 10%}\n\
          log: {format: json, level: warn}\n",
     )
     .unwrap();
@@ -103,6 +103,8 @@ fn what_is_written_is_meant() {
     };
     assert_eq!(config.api.https, Some(https));
     assert_eq!(config.limits.request_buffers, ByteCount::new(1 << 30));
+    assert_eq!(config.limits.low_space_percent, 10);
+    assert_eq!(read("limits: {low_space: off}").unwrap().limits.low_space_percent, 0);
     assert_eq!((config.log.format, config.log.level), (LogFormat::Json, LogLevel::Warn));
 }
 
@@ -203,6 +205,7 @@ fn each_wrong_value_is_refused_with_its_line_and_what_is_allowed() {
         ),
         ("api:\n  requests_per_second: 0\n", "2:24: api.requests_per_second: `0` is out of range"),
         ("limits:\n  request_buffers: 1GB\n", "2:20: limits.request_buffers: `1GB` has an unknown"),
+        ("limits:\n  low_space: 100%\n", "2:14: limits.low_space: `100%` is no share"),
         ("limits:\n  request_buffers: 1M\n", "2:20: limits.request_buffers: `1M` is out of range"),
         ("log:\n  format: xml\n", "2:11: log.format: `xml` is not known; allowed: text, json"),
         ("log:\n  level: loud\n", "allowed: error, warn, info, debug, trace"),
@@ -250,4 +253,29 @@ fn a_missing_or_huge_file_is_refused_by_name() {
     let huge = dir.path().join("huge.yaml");
     std::fs::write(&huge, vec![b'#'; 2 << 20]).unwrap();
     assert!(load(&huge).unwrap_err().to_string().contains("larger than 1 MiB"));
+}
+
+const TOKEN: &str = "pkcs11:token=disks?module-path=/usr/lib/softhsm/libsofthsm2.so";
+
+#[test]
+fn tokens_are_told_apart_by_name() {
+    let config = read(&format!(
+        "hsm:\n  - uri: {TOKEN}\n  - name: spare\n    uri: {TOKEN}&pin-source=env:PIN\n    \
+         workers: 8\n    timeout: 2s\n"
+    ));
+    let hsm = config.unwrap().hsm;
+    assert_eq!((hsm[0].name.as_str(), hsm[0].workers), ("hsm", 4));
+    assert_eq!((hsm[1].name.as_str(), hsm[1].workers), ("spare", 8));
+    assert_eq!(hsm[1].timeout, Duration::from_secs(2));
+    for (text, word) in [
+        (format!("hsm:\n  - uri: {TOKEN}\n  - uri: {TOKEN}\n"), "two tokens have the name `hsm`"),
+        (format!("hsm:\n  - name: 1000000000000001\n    uri: {TOKEN}\n"), "is no name"),
+        (format!("hsm:\n  - uri: {TOKEN}\n    workers: 0\n"), "1 to 64"),
+        ("hsm:\n  - uri: pkcs11:slot-id=1?module-path=/a\n".into(), "names a slot"),
+        (format!("hsm:\n  - uri: {TOKEN}&pin-value=1234\n"), "holds the PIN itself"),
+        ("root_key:\n  provider: pkcs11\n".into(), "needs uri"),
+    ] {
+        let said = refusal(&text);
+        assert!(said.contains(word), "{said}");
+    }
 }

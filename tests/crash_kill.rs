@@ -12,15 +12,29 @@ mod support;
 #[allow(dead_code)]
 mod transmission;
 
-use std::io::Read;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use negotiation::Mode;
+use serde_json::Value;
 use socket::{Client, FLUSH, FUA, Place, TRIM, WRITE, WRITE_ZEROES};
+use support::api;
 use support::daemon::{Daemon, binary};
 use support::dice::Dice;
 
 const ROUNDS: u64 = 20;
+
+/// How often the daemon is killed while stacks of layers change: `SEALDISK_KILLS`, or as often as
+/// elsewhere here.
+fn kills() -> u64 {
+    let asked = std::env::var("SEALDISK_KILLS").ok();
+    asked.map_or(ROUNDS, |text| text.parse().expect("SEALDISK_KILLS is a number"))
+}
+
 const BLOCK: u64 = 4096;
 /// Blocks of each client.
 const BLOCKS: u64 = 1024;
@@ -204,4 +218,140 @@ fn assert_whole(daemon: &Daemon, round: u64) {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(files.len(), disks.len(), "round {round}: {files:?} for {listed}");
+}
+
+/// Calls an action; nothing if the daemon dies before it has answered.
+fn ask(socket: &Path, version: &str, action: &str, parameters: &[(&str, &str)]) -> Option<Value> {
+    let fixed = [("Action", action), ("Version", version)];
+    let pairs = fixed.iter().chain(parameters).map(|(name, value)| format!("{name}={value}"));
+    let form = pairs.collect::<Vec<String>>().join("&");
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\n\r\n{form}",
+        form.len()
+    );
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+/// Changes the layers of the disk `db` in every way until the daemon dies. `size` is the disk's, in
+/// bytes, as far as that was answered. Returns how many changes were made.
+fn change_layers(socket: &Path, disk: &str, size: &AtomicU64, dice: &mut Dice) -> u64 {
+    let mut changes = 0;
+    loop {
+        let grown = (size.load(Ordering::Relaxed) + 65536).to_string();
+        let on_disk = ("DiskId", disk);
+        let made = match dice.below(8) {
+            0..=2 => ask(socket, api::ECS, "CreateSnapshot", &[on_disk]),
+            3 | 4 => {
+                let Some(listed) = ask(socket, api::ECS, "DescribeSnapshots", &[on_disk]) else {
+                    return changes;
+                };
+                let found = listed["Snapshots"]["Snapshot"].as_array().cloned();
+                let found = found.unwrap_or_default();
+                // A few are left to be compared.
+                if found.len() < 4 {
+                    continue;
+                }
+                let one = &found[dice.below(found.len() as u64) as usize]["SnapshotId"];
+                let one = [("SnapshotId", one.as_str().unwrap()), ("Force", "true")];
+                ask(socket, api::ECS, "DeleteSnapshot", &one)
+            }
+            5 => ask(socket, api::OWN, "RekeyDisk", &[on_disk, ("Pace", "full")]),
+            6 => ask(socket, api::OWN, "FlattenDisk", &[on_disk, ("Pace", "full")]),
+            _ => ask(socket, api::OWN, "ResizeLocalDisk", &[on_disk, ("SizeBytes", &grown)]),
+        };
+        let Some(made) = made else { return changes };
+        match made["Code"].as_str() {
+            None => changes += 1,
+            // Another job is at work.
+            Some("OperationConflict") => {}
+            // The answer to the resize before was lost.
+            Some("InvalidDiskSize.TooSmall") => {}
+            Some(_) => panic!("{made}"),
+        }
+        if made["Code"] == "InvalidDiskSize.TooSmall" || made["SizeBytes"].is_u64() {
+            size.fetch_add(65536, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a snapshot holds, read through a disk made of it.
+fn content_of(daemon: &Daemon, snapshot: &str) -> Vec<u8> {
+    let name = ["--name", "look", "--attach"];
+    daemon.ok(&[&["disk", "create", "--snapshot", snapshot][..], &name].concat());
+    let mut client = Client::connect(&Place::Unix(daemon.nbd_socket()), "look", Mode::Simple);
+    let held = client.read(0, CLIENTS * BLOCKS * BLOCK);
+    drop(client);
+    daemon.ok(&["disk", "detach", "look"]);
+    daemon.ok(&["disk", "delete", "look", "--yes"]);
+    held
+}
+
+#[test]
+fn killed_while_layers_change_no_write_is_lost_and_no_snapshot_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut daemon = Daemon::start(&data);
+    let bytes = CLIENTS * BLOCKS * BLOCK;
+    let disk = daemon.disk("db", &format!("{}M", bytes >> 20));
+    let place = Place::Unix(daemon.nbd_socket());
+    let socket = daemon.api_socket();
+    let mut regions: Vec<Region> = (0..CLIENTS).map(Region::new).collect();
+    let mut snapshots: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut dice = Dice::new(22);
+    let (mut answered, mut changes) = (0, 0);
+    let size = AtomicU64::new(bytes);
+    for round in 0..kills() {
+        let patience = Duration::from_millis(50 + dice.below(400));
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = regions
+                .iter_mut()
+                .map(|region| {
+                    let (place, mut dice) = (&place, Dice::new(dice.next()));
+                    scope.spawn(move || region.work(place, &mut dice))
+                })
+                .collect();
+            let mut dice = Dice::new(dice.next());
+            let (socket, disk, size) = (&socket, &disk, &size);
+            let changer = scope.spawn(move || change_layers(socket, disk, size, &mut dice));
+            std::thread::sleep(Duration::from_millis(50) + patience);
+            daemon.kill();
+            answered += workers.into_iter().map(|worker| worker.join().unwrap()).sum::<u64>();
+            changes += changer.join().unwrap();
+        });
+        daemon = Daemon::start(&data);
+        let shown = daemon.json(&["disk", "show", "db"]);
+        assert_eq!(shown["Status"], "In_use", "round {round}: {shown}");
+        size.store(shown["SizeBytes"].as_u64().unwrap(), Ordering::Relaxed);
+        let mut client = Client::connect(&place, "db", Mode::Simple);
+        regions.iter_mut().for_each(|region| region.verify(&mut client, round));
+        drop(client);
+        snapshots = compare_snapshots(&daemon, &snapshots, round);
+    }
+    assert!(answered > kills() * CLIENTS, "only {answered} requests in all");
+    assert!(changes > kills(), "only {changes} changes of layers in all");
+    assert!(daemon.stop().success());
+}
+
+/// Every snapshot there is holds what it held before; what they hold, for the next time.
+fn compare_snapshots(
+    daemon: &Daemon,
+    before: &BTreeMap<String, Vec<u8>>,
+    round: u64,
+) -> BTreeMap<String, Vec<u8>> {
+    let listed = ask(&daemon.api_socket(), api::ECS, "DescribeSnapshots", &[]).unwrap();
+    let listed = listed["Snapshots"]["Snapshot"].as_array().unwrap().clone();
+    let mut after = BTreeMap::new();
+    for snapshot in listed {
+        assert_eq!(snapshot["Status"], "accomplished", "round {round}: {snapshot}");
+        let id = snapshot["SnapshotId"].as_str().unwrap().to_owned();
+        let held = content_of(daemon, &id);
+        assert!(before.get(&id).is_none_or(|seen| *seen == held), "round {round}: {id} changed");
+        after.insert(id, held);
+    }
+    after
 }

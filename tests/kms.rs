@@ -18,11 +18,12 @@ use sealdisk::clock::{Clock, ManualClock, SeededEntropy, Timestamp};
 use sealdisk::crypto::aead;
 use sealdisk::kms::context::Context;
 use sealdisk::kms::{
-    Account, Action, CreateKey, DISK_CONSENT_TAG, ECS_KEY_ALIAS, KeyFilter, Kms, KmsError,
-    KmsParts, Paging, blob, state,
+    Account, Action, CreateKey, DISK_CONSENT_TAG, DataKeys, ECS_KEY_ALIAS, KeyFilter, Kms,
+    KmsError, KmsParts, Paging, blob, state,
 };
 use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
+use sealdisk::token::Sealed;
 use sealdisk::trail::files::{DirectoryFiles, SegmentFile, SegmentFiles};
 use sealdisk::trail::{Direction, Query, Trail};
 use serde_json::Value;
@@ -120,6 +121,7 @@ impl House {
             clock: clock.clone(),
             entropy,
             account: account(),
+            tokens: Vec::new(),
         });
         Self { kms: kms.unwrap(), trail, catalog, clock, is_broken, scratch }
     }
@@ -194,6 +196,7 @@ fn caller(principal: Principal) -> Caller {
         source: "unix:uid=0".into(),
         user_agent: "test".into(),
         route: Route::LOCAL,
+        on_behalf_of: None,
     }
 }
 
@@ -308,6 +311,70 @@ fn what_cannot_be_made_is_refused_by_its_parameter() {
     assert_eq!(house.catalog.keys(Page::ALL).unwrap().total, 2);
 }
 
+/// Randomness that a use of a key waits for, between the look at the key's state and its end.
+struct Held {
+    real: SeededEntropy,
+    is_held: AtomicBool,
+    has_come: AtomicBool,
+}
+
+impl sealdisk::clock::Entropy for Held {
+    fn fill(&self, bytes: &mut [u8]) {
+        if self.is_held.load(Ordering::SeqCst) {
+            self.has_come.store(true, Ordering::SeqCst);
+        }
+        while self.is_held.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        self.real.fill(bytes);
+    }
+}
+
+#[test]
+fn once_a_key_is_taken_away_no_use_of_it_is_under_way() {
+    type Take = fn(&Kms, &str) -> Result<(), KmsError>;
+    let ways: [(Take, KeyState); 2] = [
+        (|kms, id| kms.disable_key(&root(), id), KeyState::Disabled),
+        (|kms, id| kms.schedule_key_deletion(&root(), id, 7), KeyState::PendingDeletion),
+    ];
+    let house = House::new();
+    for (take_away, state) in ways {
+        let id = house.key();
+        let held = Arc::new(Held {
+            real: SeededEntropy::new(5),
+            is_held: true.into(),
+            has_come: false.into(),
+        });
+        let kms = Kms::open(KmsParts {
+            catalog: house.catalog.clone(),
+            trail: house.trail.clone(),
+            ram: ram(&(house.catalog.clone() as Arc<dyn Catalog>), &(house.clock.clone() as _)),
+            sealing_key: root_key(),
+            clock: house.clock.clone(),
+            entropy: held.clone(),
+            account: account(),
+            tokens: Vec::new(),
+        })
+        .unwrap();
+        std::thread::scope(|scope| {
+            let using = scope.spawn(|| kms.encrypt(&root(), &id, b"x", &none()));
+            while !held.has_come.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            let taking = scope.spawn(|| take_away(&kms, &id));
+            while house.state(&id) != state {
+                std::thread::yield_now();
+            }
+            // New uses are refused already; the call does not return before the old one has ended.
+            assert!(kms.encrypt(&root(), &id, b"x", &none()).is_err());
+            assert!(!taking.is_finished());
+            held.is_held.store(false, Ordering::SeqCst);
+            taking.join().unwrap().unwrap();
+            using.join().unwrap().unwrap();
+        });
+    }
+}
+
 #[test]
 fn a_key_goes_through_its_states() {
     let house = House::new();
@@ -414,7 +481,10 @@ fn published(action: Action) -> &'static str {
         | GetPublicKey
         | DescribeAccountKmsStatus
         | OpenKmsService
-        | ListKmsInstances => "++++",
+        | SetAccountStatus
+        | ListKmsInstances
+        | ListOrphans
+        | DestroyOrphans => "++++",
     }
 }
 
@@ -462,6 +532,8 @@ fn every_operation_in_every_state() {
         DeleteKeyMaterial,
         ExpireKeyMaterial,
         RotateKey,
+        ListOrphans,
+        DestroyOrphans,
         SetDeletionProtection,
         GetKeyPolicy,
         SetKeyPolicy,
@@ -472,6 +544,7 @@ fn every_operation_in_every_state() {
         GetPublicKey,
         DescribeAccountKmsStatus,
         OpenKmsService,
+        SetAccountStatus,
         ListKmsInstances,
     ];
     for action in all {
@@ -901,6 +974,44 @@ fn the_disk_service_uses_customer_keys_through_its_role() {
     assert!(matches!(refused, Err(KmsError::NoPermission)));
 }
 
+#[test]
+fn the_disk_service_wraps_a_data_key_anew_where_it_may_decrypt_and_encrypt() {
+    let house = House::new();
+    let (kms, from, to) = (&house.kms, house.key(), house.key());
+    let (old, new) = (context(&[("size", "1")]), context(&[("size", "2")]));
+    let consent = [(DISK_CONSENT_TAG.to_owned(), "true".to_owned())];
+    kms.tag(&root(), Action::TagResource, &[&from], &consent).unwrap();
+    let made = kms.generate_data_key(&ecs(), &from, 64, &old).unwrap();
+    let again = |blob: &[u8], bound_to: &Context, key: &str| {
+        DataKeys::re_encrypt(kms, &ecs(), (blob, bound_to), key, &new)
+    };
+    refused(again(&made.blob, &old, &to), "Forbidden.NoPermission", 403);
+    assert_eq!(house.last_event()["eventName"], "ReEncrypt");
+    kms.tag(&root(), Action::TagResource, &[&to], &consent).unwrap();
+    let moved = again(&made.blob, &old, &to).unwrap();
+    let primary = house.catalog.key(&to).unwrap().unwrap().primary_version;
+    assert_eq!((&moved.key_id, &moved.key_version), (&to, &primary));
+    assert_eq!(blob::leading_version(&moved.blob), Some(primary.as_str()));
+    let opened = kms.decrypt(&ecs(), &moved.blob, &new).unwrap();
+    assert_eq!(opened.plaintext.expose(), made.plaintext.expose());
+    refused(kms.decrypt(&ecs(), &moved.blob, &old), "InvalidParameter", 400);
+    refused(again(&made.blob, &new, &to), "InvalidParameter", 400);
+    // The same key, once it has a newer version.
+    kms.update_rotation_policy(&root(), &from, true, Some("604800s")).unwrap();
+    house.clock.advance(DAY * 8);
+    assert_eq!(kms.run_due().unwrap().rotated, 1);
+    let newest = house.catalog.key(&from).unwrap().unwrap().primary_version;
+    assert_ne!(newest, made.key_version);
+    assert_eq!(again(&made.blob, &old, &from).unwrap().key_version, newest);
+    // The service's own key, and nobody but the service.
+    let own = kms.service_key(&ecs()).unwrap().key_id;
+    assert_eq!(again(&made.blob, &old, &own).unwrap().key_id, own);
+    let other = DataKeys::re_encrypt(kms, &stranger_service(), (&made.blob, &old), &to, &new);
+    refused(other, "Forbidden.NoPermission", 403);
+    kms.disable_key(&root(), &to).unwrap();
+    refused(again(&made.blob, &old, &to), "Rejected.Disabled", 409);
+}
+
 fn stranger_service() -> Caller {
     caller(Principal::Service { name: "rds.aliyuncs.com" })
 }
@@ -1073,9 +1184,11 @@ proptest! {
     ) {
         let key = Secret::zeroed(32);
         let id = Uuid::from_u128(1).to_string();
-        let encrypt = |data: &[u8]| Ok(aead::seal(&key, [0; 12], data, &plain));
+        let encrypt = |data: &[u8]| {
+            Ok(Sealed { iv: [0; 12], bytes: aead::seal(&key, [0; 12], data, &plain) })
+        };
         let open = |iv, data: &[u8], sealed: &[u8]| Ok(aead::open(&key, iv, data, sealed).ok());
-        let made = blob::seal(&id, [0; 12], &none(), encrypt).unwrap();
+        let made = blob::seal(&id, &none(), encrypt).unwrap();
         let opened = blob::parse(&made).unwrap().open(&none(), open).unwrap();
         prop_assert_eq!(opened.expose(), &plain[..]);
         let mut changed = made;

@@ -59,6 +59,7 @@ impl House {
             clock: clock.clone(),
             entropy,
             account: Account { account_id: ACCOUNT.into(), region: "cn-hangzhou".into() },
+            tokens: Vec::new(),
         });
         Self { kms: kms.unwrap(), trail, catalog, clock, scratch }
     }
@@ -130,6 +131,7 @@ fn owner() -> Caller {
         source: "unix:uid=0".into(),
         user_agent: "test".into(),
         route: Route::LOCAL,
+        on_behalf_of: None,
     }
 }
 

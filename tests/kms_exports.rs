@@ -202,6 +202,52 @@ fn a_dry_run_never_succeeds_and_tells_how_it_would_have_gone() {
 }
 
 #[test]
+fn a_dry_run_of_what_cannot_be_read_is_invalid() {
+    let kms = Kms::start();
+    let key = kms.key(&[]);
+    let id = ("KeyId", key.as_str());
+    let dry = ("DryRun", "true");
+    let plain = ("Plaintext", "eA==");
+    let junk = ("CiphertextBlob", "no base64!");
+    let version = ("KeyVersionId", "v");
+    let digest = ("Digest", "eA==");
+    type Attempt<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str);
+    let attempts: [Attempt<'_>; 18] = [
+        ("Encrypt", vec![plain], "MissingParameter"),
+        ("Encrypt", vec![id], "MissingParameter"),
+        ("Encrypt", vec![id, ("Plaintext", "no base64!")], "InvalidParameter"),
+        ("Encrypt", vec![id, plain, ("EncryptionContext", "[")], "InvalidParameter"),
+        ("Decrypt", vec![], "MissingParameter"),
+        ("Decrypt", vec![junk], "InvalidParameter"),
+        ("Decrypt", vec![("CiphertextBlob", "eA=="), ("Recipient", "x")], "UnsupportedOperation"),
+        ("GenerateDataKey", vec![id, ("NumberOfBytes", "1025")], "InvalidParameter"),
+        ("GenerateDataKey", vec![id, ("KeySpec", "DES")], "InvalidParameter"),
+        ("GenerateDataKeyWithoutPlaintext", vec![], "MissingParameter"),
+        ("GenerateAndExportDataKey", vec![id], "MissingParameter"),
+        ("ExportDataKey", vec![junk], "InvalidParameter"),
+        ("ReEncrypt", vec![junk], "InvalidParameter"),
+        ("AsymmetricSign", vec![id, version, digest], "MissingParameter"),
+        ("AsymmetricVerify", vec![id, version, digest], "MissingParameter"),
+        ("AsymmetricEncrypt", vec![id, version], "MissingParameter"),
+        ("AsymmetricDecrypt", vec![id, version], "MissingParameter"),
+        ("GetPublicKey", vec![id], "MissingParameter"),
+    ];
+    for (action, mut parameters, otherwise) in attempts {
+        kms.refused(action, &parameters, (400, otherwise));
+        assert_eq!(kms.daemon.events(action)[0]["errorCode"], otherwise, "{action}");
+        parameters.push(dry);
+        let (status, answer) = kms.ask(action, &parameters);
+        assert_eq!((status, text(&answer, "Code").as_str()), (400, "ValidationError"), "{answer}");
+        // What is wrong is said beside it.
+        assert!(text(&answer, "Recommend").starts_with(otherwise), "{answer}");
+        assert_eq!(kms.daemon.events(action)[0]["errorCode"], "ValidationError", "{action}");
+    }
+    // What is no yes or no is no dry run; and where there is none, nobody is told that there was.
+    kms.refused("Encrypt", &[id, plain, ("DryRun", "maybe")], (400, "InvalidParameter"));
+    kms.refused("DescribeKey", &[dry], (400, "MissingParameter"));
+}
+
+#[test]
 fn lists_are_filtered_by_everything_published() {
     let kms = Kms::start();
     let instance =

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use sealdisk::limits;
 use sealdisk::nbd::export::{ExportDirectory, ExportInfo, Negotiated, ReplyMode};
 use sealdisk::nbd::handshake::{CloseReason, Handshake, Step};
+use uuid::Uuid;
 
 #[path = "nbd_client/negotiation.rs"]
 mod negotiation;
@@ -50,6 +51,18 @@ impl ExportDirectory for Exports {
     fn list(&self, limit: usize) -> Vec<(String, String)> {
         let names = self.0.iter().map(|export| (export.name.clone(), export.description.clone()));
         names.take(limit).collect()
+    }
+
+    /// Beside another export, `disk` has two snapshots below it, of the layers 1 and 2.
+    fn snapshots(&self, export: &str, limit: usize) -> Vec<String> {
+        let has_any = export == "disk" && self.0.len() > 1;
+        let known = if has_any { &["s-1", "s-2"][..] } else { &[] };
+        known.iter().take(limit).map(|id| (*id).to_owned()).collect()
+    }
+
+    fn layer_of_snapshot(&self, export: &str, snapshot: &str) -> Option<Uuid> {
+        let number = self.snapshots(export, 9).iter().position(|id| id == snapshot)?;
+        Some(Uuid::from_u128(number as u128 + 1))
     }
 }
 
@@ -519,6 +532,57 @@ fn contexts_hold_for_the_export_they_were_set_for_until_the_next_set() {
     assert_eq!(allocation_after(&[("disk", &["base:"])]), None);
 }
 
+fn named_contexts(number: u32, export: &str, queries: &[&str]) -> Vec<(u32, String)> {
+    let answers = contexts(&two_disks(), number, &context_data(export, queries));
+    let of = |(kind, data): &(u32, Vec<u8>)| {
+        let (id, name) = data.split_at_checked(4)?;
+        let id = u32::from_be_bytes(id.try_into().unwrap());
+        (*kind == REP_META_CONTEXT).then(|| (id, String::from_utf8(name.to_vec()).unwrap()))
+    };
+    answers.iter().filter_map(of).collect()
+}
+
+#[test]
+fn changes_since_a_snapshot_are_a_context_where_it_is_in_the_chain() {
+    let since = |id: &str| format!("sealdisk:changed-since={id}");
+    let both = [(0, since("s-1")), (0, since("s-2"))];
+    for query in ["sealdisk:", "sealdisk:changed-since="] {
+        assert_eq!(named_contexts(LIST_META_CONTEXT, "disk", &[query]), both);
+        assert_eq!(named_contexts(LIST_META_CONTEXT, "other", &[query]), []);
+        assert_eq!(named_contexts(SET_META_CONTEXT, "disk", &[query]), [], "selects nothing");
+    }
+    let one = since("s-2");
+    assert_eq!(named_contexts(LIST_META_CONTEXT, "disk", &[&one]), [(0, one.clone())]);
+    assert_eq!(named_contexts(SET_META_CONTEXT, "disk", &[&one, &one]), [(2, one.clone())]);
+    assert_eq!(named_contexts(SET_META_CONTEXT, "other", &[&one]), []);
+    assert_eq!(named_contexts(SET_META_CONTEXT, "disk", &[&since("s-3")]), []);
+    let all = named_contexts(LIST_META_CONTEXT, "disk", &[]);
+    assert_eq!(all, [&[(0, "base:allocation".to_owned())], &both[..]].concat());
+
+    let set = context_data("disk", &["base:allocation", &since("s-1"), &one]);
+    let options = [option(STRUCTURED_REPLY, &[]), option(SET_META_CONTEXT, &set), go("disk")];
+    let outcome = say(&two_disks(), &options);
+    let negotiated = outcome.negotiated();
+    let changes: Vec<(u32, &str, u128)> = negotiated
+        .changes
+        .iter()
+        .map(|change| (change.id, change.snapshot_id.as_str(), change.layer_id.as_u128()))
+        .collect();
+    assert_eq!(negotiated.base_allocation, Some(1));
+    assert_eq!(changes, [(2, "s-1", 1), (3, "s-2", 2)]);
+}
+
+#[test]
+fn contexts_of_changes_are_bounded() {
+    let many: Vec<String> = (0..9).map(|id| format!("sealdisk:changed-since=s-{id}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let answer = |count| {
+        let data = context_data("disk", &many[..count]);
+        contexts(&two_disks(), SET_META_CONTEXT, &data).last().unwrap().0
+    };
+    assert_eq!((answer(8), answer(9)), (ACK, ERR_TOO_BIG));
+}
+
 #[test]
 fn set_that_is_too_big_or_malformed_drops_earlier_contexts() {
     for data in [vec![0; limits::OPTION_BYTES_MAX + 1], vec![1]] {
@@ -589,7 +653,8 @@ fn transmission_flags_say_what_works() {
         export.multi_conn = false;
         export.fast_zero = false;
         change(&mut export);
-        Negotiated { export, replies: mode, base_allocation }.transmission_flags()
+        let changes = Vec::new();
+        Negotiated { export, replies: mode, base_allocation, changes }.transmission_flags()
     };
     let plain = 0b0100_0110_1101; // cache, zeroes, trim, fua, flush, has-flags
     assert_eq!(flags(|_| (), ReplyMode::Simple, None), plain);

@@ -9,11 +9,13 @@ use std::ops::Range;
 use bytes::{Buf, BytesMut};
 use proptest::prelude::*;
 use sealdisk::limits;
+use sealdisk::nbd::context::{ChangeContext, Chosen};
 use sealdisk::nbd::errno::Errno;
 use sealdisk::nbd::export::{ExportDirectory, ExportInfo, Negotiated, ReplyMode};
 use sealdisk::nbd::handshake::{Handshake, Step};
-use sealdisk::nbd::reply::{self, Done, ReadChunk, ReplyTo, Run};
-use sealdisk::nbd::request::{self, BLOCK_STATUS_PAYLOAD_BYTES, Command, Decoded, Fatal};
+use sealdisk::nbd::reply::{self, Done, Meaning, ReadChunk, ReplyTo, Run};
+use sealdisk::nbd::request::{self, Command, Decoded, Fatal};
+use uuid::Uuid;
 
 #[path = "nbd_client/negotiation.rs"]
 mod negotiation;
@@ -170,6 +172,26 @@ impl Server {
         Ok(())
     }
 
+    /// What is stored is what has changed, in this disk.
+    fn block_status(&mut self, to: ReplyTo, asked: &Decoded, req_one: bool, contexts: Chosen) {
+        let negotiated = &self.negotiated;
+        let allocation = negotiated.base_allocation.filter(|_| contexts.has_allocation());
+        let changes = contexts.changes(&negotiated.changes).map(|change| change.id);
+        let mut all: Vec<(u32, Meaning)> = Vec::new();
+        all.extend(allocation.map(|id| (id, Meaning::Allocation)));
+        all.extend(changes.map(|id| (id, Meaning::Changes)));
+        assert!(!all.is_empty(), "else refused");
+        for (number, (id, meaning)) in all.iter().enumerate() {
+            let runs = self.disk.runs(asked.offset, asked.length, 10_000);
+            let mut extents = Vec::new();
+            let form = (to.mode, *meaning);
+            reply::plan_block_status(form, asked.length, req_one, runs, &mut extents);
+            assert!(extents.len() <= limits::EXTENTS_MAX);
+            let done = if number + 1 == all.len() { Done::Yes } else { Done::No };
+            reply::block_status(to, *id, &extents, done, &mut self.out);
+        }
+    }
+
     fn execute(&mut self, decoded: &Decoded, payload: &[u8]) {
         let to = ReplyTo::new(self.negotiated.replies, decoded);
         let command = match decoded.verdict {
@@ -179,16 +201,10 @@ impl Server {
         let Decoded { offset, length, .. } = *decoded;
         match command {
             Command::Read { df } => return self.read(to, decoded, df),
-            Command::BlockStatus { req_one } => {
-                let runs = self.disk.runs(offset, length, 10_000);
-                let mut extents = Vec::new();
-                reply::plan_block_status(to.mode, length, req_one, runs, &mut extents);
-                assert!(extents.len() <= limits::EXTENTS_MAX);
-                let id = self.negotiated.base_allocation.expect("else refused");
-                return reply::block_status(to, id, &extents, Done::Yes, &mut self.out);
+            Command::BlockStatus { req_one, contexts } => {
+                return self.block_status(to, decoded, req_one, contexts);
             }
             Command::BlockStatusPayload { .. } => {
-                let payload: &[u8; BLOCK_STATUS_PAYLOAD_BYTES] = payload.try_into().unwrap();
                 let resolved = decoded.with_block_status_payload(payload, &self.negotiated);
                 assert!(!matches!(resolved.verdict, Ok(Command::BlockStatusPayload { .. })));
                 return self.execute(&resolved, &[]);
@@ -247,7 +263,7 @@ fn negotiated(mode: Mode) -> Negotiated {
         Mode::Structured => (ReplyMode::Structured, Some(7)),
         Mode::Extended => (ReplyMode::Extended, Some(7)),
     };
-    Negotiated { export: export(), replies, base_allocation }
+    Negotiated { export: export(), replies, base_allocation, changes: Vec::new() }
 }
 
 /// A server, what was sent to it, and which cookie is next.
@@ -639,6 +655,51 @@ fn block_status_has_one_chunk_of_extents_and_req_one_stays_inside_the_request() 
         let part = session.on(BLOCK_STATUS, REQ_ONE, 0, 100);
         assert_eq!(part.status, [(7, vec![(100, 3)])]);
         assert_eq!(session.on(BLOCK_STATUS, 0, SIZE - 10, 10).status, [(7, vec![(10, 3)])]);
+    }
+}
+
+fn with_changes(negotiated: &mut Negotiated) {
+    let change =
+        |id: u32| ChangeContext { id, snapshot_id: format!("s-{id}"), layer_id: Uuid::nil() };
+    negotiated.changes = vec![change(8), change(9)];
+}
+
+#[test]
+fn every_selected_context_is_answered_and_changes_have_a_flag_of_their_own() {
+    for mode in [Mode::Structured, Mode::Extended] {
+        let mut session = Session::with(mode, with_changes);
+        session.on(WRITE, 0, 8192, 4096);
+        let allocation = (7, vec![(8192, 3), (4096, 0), (4096, 3)]);
+        let changes = |id| (id, vec![(8192, 0), (4096, 1), (4096, 0)]);
+        let reply = session.on(BLOCK_STATUS, 0, 0, 16384);
+        assert_eq!(reply.status, [allocation, changes(8), changes(9)]);
+        let one = session.on(BLOCK_STATUS, REQ_ONE, 8192, 16384);
+        assert_eq!(one.status, [(7, vec![(4096, 0)]), (8, vec![(4096, 1)]), (9, vec![(4096, 1)])]);
+    }
+    let mut session = Session::with(Mode::Structured, |negotiated| {
+        with_changes(negotiated);
+        negotiated.base_allocation = None;
+    });
+    let reply = session.on(BLOCK_STATUS, 0, 0, 4096);
+    assert_eq!(reply.status, [(8, vec![(4096, 0)]), (9, vec![(4096, 0)])]);
+}
+
+#[test]
+fn block_status_payload_picks_among_several_contexts() {
+    let mut session = Session::with(Mode::Extended, with_changes);
+    let mut ask = |ids: &[u32]| {
+        let ids = ids.iter().flat_map(|id| id.to_be_bytes());
+        let payload: Vec<u8> = 4096_u64.to_be_bytes().into_iter().chain(ids).collect();
+        let length = payload.len() as u64;
+        let reply = session.ask(BLOCK_STATUS, PAYLOAD_LEN, (0, length), &payload);
+        session.still_works();
+        (reply.error, reply.status.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    };
+    assert_eq!(ask(&[9]), (0, vec![9]));
+    assert_eq!(ask(&[9, 7]), (0, vec![7, 9]));
+    assert_eq!(ask(&[7, 8, 9]), (0, vec![7, 8, 9]));
+    for bad in [&[10][..], &[8, 8], &[7, 8, 9, 10], &[]] {
+        assert_eq!(ask(bad), (EINVAL, vec![]), "{bad:?}");
     }
 }
 

@@ -272,6 +272,41 @@ fn roles_are_made_and_hold_policies() {
 }
 
 #[test]
+fn who_gives_a_policy_away_needs_permission_on_it_too() {
+    let account = Account::start();
+    let key = account.user("ann");
+    let document = r#"{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:*",
+        "Resource":"*"}]}"#;
+    for name in ["small", "other"] {
+        account.ok("CreatePolicy", &[("PolicyName", name), ("PolicyDocument", document)]);
+    }
+    let role = [("RoleName", "AliyunECSDiskEncryptDefaultRole")];
+    let giver = json!({"Version": "1", "Statement": [{
+        "Effect": "Allow",
+        "Action": ["ram:AttachPolicy*", "ram:DetachPolicy*"],
+        "Resource": ["acs:ram:*:*:user/*", "acs:ram:*:*:role/*", "acs:ram:*:*:policy/small"],
+    }]});
+    let giver = giver.to_string();
+    account.ok("CreatePolicy", &[("PolicyName", "giver"), ("PolicyDocument", &giver)]);
+    account.attach("ann", "Custom", "giver");
+    let user = [("UserName", "ann")];
+    let ask = |action: &str, holder: &[(&str, &str)], kind: &str, name: &str| {
+        let policy = [("PolicyType", kind), ("PolicyName", name)];
+        account.by(&key, (api::RAM, action), &[holder, &policy].concat())
+    };
+    for (verb, holder) in
+        [("PolicyToUser", &user), ("PolicyToRole", &role), ("PolicyFromUser", &user)]
+    {
+        let verb = if verb.contains("To") { "Attach" } else { "Detach" }.to_owned() + verb;
+        assert_eq!(ask(&verb, holder, "Custom", "small"), "ok", "{verb}");
+        assert_eq!(ask(&verb, holder, "Custom", "other"), "NoPermission", "{verb}");
+        assert_eq!(ask(&verb, holder, "System", "AdministratorAccess"), "NoPermission", "{verb}");
+    }
+    assert_eq!(ask("DetachPolicyFromRole", &role, "Custom", "other"), "NoPermission");
+    assert_eq!(ask("DetachPolicyFromRole", &role, "Custom", "small"), "ok");
+}
+
+#[test]
 fn a_user_may_what_the_policies_say_and_nothing_else() {
     let account = Account::start();
     let key = account.user("ann");

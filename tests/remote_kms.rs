@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use sealdisk::clock::{SystemClock, SystemEntropy};
 use sealdisk::config::{self, KmsEndpoint};
+use sealdisk::kms::context::Context;
 use sealdisk::kms::remote::{RemoteError, RemoteKms};
 use sealdisk::kms::{DataKeys, KmsError};
 use sealdisk::ram::Caller;
@@ -30,7 +31,8 @@ struct KeyHost {
 }
 
 const POLICY: &str = r#"{"Version": "1", "Statement": [{"Effect": "Allow", "Resource": "*",
-    "Action": ["kms:DescribeKey", "kms:GenerateDataKey", "kms:Decrypt"]}]}"#;
+    "Action": ["kms:DescribeKey", "kms:GenerateDataKey", "kms:Decrypt",
+    "kms:ReEncrypt*"]}]}"#;
 
 impl KeyHost {
     fn start() -> Self {
@@ -124,6 +126,14 @@ fn disks_live_on_keys_of_another_host() {
     assert_eq!(made[0]["userIdentity"]["type"], "ram-user");
     assert_eq!(made[0]["userIdentity"]["userName"], "disks");
     assert_eq!(made[0]["sourceIpAddress"], "127.0.0.1");
+    // All of ours come with one access key: for whom, and under which request of ours, stands
+    // there.
+    let created = disks.events("CreateDisk");
+    for (theirs, ours) in made.iter().zip(&created) {
+        let request = ours["requestId"].as_str().unwrap();
+        let agent = format!("(for root; request {request})");
+        assert!(theirs["userAgent"].as_str().unwrap().ends_with(&agent), "{theirs}");
+    }
     assert_eq!(keys.daemon.events("Decrypt").len(), 2);
     assert!(disks.events("GenerateDataKey").is_empty());
 
@@ -190,6 +200,25 @@ fn client(keys: &KeyHost, access_key: &str, ca: Option<&Path>) -> Result<RemoteK
         timeout: Duration::from_secs(5),
     };
     RemoteKms::new(&wanted, Arc::new(SystemClock::new()), Arc::new(SystemEntropy))
+}
+
+#[test]
+fn a_data_key_is_wrapped_anew_where_the_keys_are() {
+    let keys = KeyHost::start();
+    let kms = client(&keys, "access.json", Some(&keys.path("c.pem"))).unwrap();
+    let ecs = Caller::ecs(Uuid::nil());
+    let bound = |size: &str| Context::from([("size".to_owned(), size.to_owned())]);
+    let made = kms.generate_data_key(&ecs, &keys.key, 64, &bound("1")).unwrap();
+    let other = keys.daemon.json(&["key", "create"])["KeyId"].as_str().unwrap().to_owned();
+    let moved = kms.re_encrypt(&ecs, (&made.blob, &bound("1")), &other, &bound("2")).unwrap();
+    assert_eq!(moved.key_id, other);
+    let opened = kms.decrypt(&ecs, &moved.blob, &bound("2")).unwrap();
+    assert_eq!((opened.key_id, opened.key_version), (moved.key_id, moved.key_version));
+    assert!(opened.plaintext.expose() == made.plaintext.expose());
+    assert!(kms.decrypt(&ecs, &moved.blob, &bound("1")).is_err());
+    let wrong = kms.re_encrypt(&ecs, (&made.blob, &bound("2")), &other, &bound("3")).unwrap_err();
+    assert!(matches!(wrong, KmsError::InvalidParameter("CiphertextBlob")), "{wrong:?}");
+    assert_eq!(keys.daemon.events("ReEncrypt").len(), 2);
 }
 
 fn refusal(kms: &RemoteKms, key: &str) -> String {

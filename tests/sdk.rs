@@ -7,7 +7,8 @@ mod support;
 
 use std::process::Command;
 
-use support::daemon::Daemon;
+use support::clock::MovedClock;
+use support::daemon::{Daemon, serve};
 use support::tools;
 
 /// The Python clients of the second and first generation, by way of signing.
@@ -28,21 +29,46 @@ fn python() -> Option<String> {
 }
 
 fn run(script: &str, clients: &[&str]) {
+    run_by(script, clients, None);
+}
+
+/// As [`run`]; daemon and clients go by `clock`.
+fn run_by(script: &str, clients: &[&str], clock: Option<&MovedClock>) {
     let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let daemon = Daemon::start_with(&data, &["--nbd-tcp", "off", "--http", "127.0.0.1:0"]);
+    let mut command = serve(&data, &["--nbd-tcp", "off", "--http", "127.0.0.1:0"]);
+    if let Some(clock) = clock {
+        clock.drive(&mut command);
+    }
+    let daemon = Daemon::launch(command, &data);
     for client in clients {
-        let output = Command::new(&python)
+        let mut command = Command::new(&python);
+        command
             .arg("-B")
             .arg(format!("{}/tests/sdk/{script}.py", env!("CARGO_MANIFEST_DIR")))
             .arg(client)
             .env("SEALDISK_ENDPOINT", daemon.http())
-            .env("SEALDISK_ACCESS_KEY", data.join("access-key.json"))
-            .output()
-            .expect("the script starts");
+            .env("SEALDISK_ACCESS_KEY", data.join("access-key.json"));
+        if let Some(clock) = clock {
+            clock.drive(&mut command);
+        }
+        let output = command.output().expect("the script starts");
         print!("{}", tools::text_of(&format!("{script}.py {client}"), &output));
     }
+}
+
+/// Whether the Node clients are here.
+fn have_node() -> bool {
+    if python().is_none() || !tools::have("node") {
+        return false;
+    }
+    let is_there = std::env::var_os("SEALDISK_NODE_MODULES").is_some();
+    if !is_there {
+        assert!(!tools::are_required(), "SEALDISK_NODE_MODULES must name the Node packages");
+        eprintln!("SKIPPED: SEALDISK_NODE_MODULES is not set");
+    }
+    is_there
 }
 
 #[test]
@@ -52,15 +78,31 @@ fn kms_through_the_python_clients() {
 
 #[test]
 fn kms_through_the_node_clients() {
-    if python().is_none() || !tools::have("node") {
-        return;
+    if have_node() {
+        run("kms", &NODE);
     }
-    if std::env::var_os("SEALDISK_NODE_MODULES").is_none() {
-        assert!(!tools::are_required(), "SEALDISK_NODE_MODULES must name the Node packages");
-        eprintln!("SKIPPED: SEALDISK_NODE_MODULES is not set");
-        return;
+}
+
+#[test]
+fn refusals_of_the_kms_through_the_python_clients() {
+    run("refusals", &PYTHON);
+}
+
+#[test]
+fn refusals_of_the_kms_through_the_node_clients() {
+    if have_node() {
+        run("refusals", &NODE);
     }
-    run("kms", &NODE);
+}
+
+#[test]
+fn what_needs_another_day_through_every_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(clock) = MovedClock::new(folder.path()) else { return };
+    run_by("dates", &PYTHON, Some(&clock));
+    if have_node() {
+        run_by("dates", &NODE, Some(&clock));
+    }
 }
 
 #[test]

@@ -405,6 +405,57 @@ fn access_keys_are_known_and_active() {
 }
 
 #[test]
+fn a_replay_costs_whom_it_copies_nothing() {
+    let door = Door::new(2);
+    assert_eq!(door.knock(Scheme::Acs3, (DATE, "1")), "ok");
+    for _ in 0..10 {
+        assert_eq!(door.knock(Scheme::Acs3, (DATE, "1")), "400 SignatureNonceUsed");
+    }
+    assert_eq!(door.knock(Scheme::Acs3, (DATE, "2")), "ok");
+    assert_eq!(door.knock(Scheme::Acs3, (DATE, "3")), "429 Rejected.Throttling");
+    // One that was throttled was not let in, and may come again.
+    door.clock.advance(Duration::from_secs(1));
+    assert_eq!(door.knock(Scheme::Acs3, (DATE, "3")), "ok");
+}
+
+#[test]
+fn what_is_dated_ahead_cannot_be_replayed_after_a_restart() {
+    let mut door = Door::new(1000);
+    let folder = tempfile::tempdir().unwrap();
+    let open = |door: &Door| {
+        let entropy = SeededEntropy::new(8);
+        let gate = Gate::new(door.ram.clone(), (door.clock.clone(), &entropy), 1000);
+        gate.remembering(folder.path(), &entropy).unwrap()
+    };
+    let at = |door: &Door, ahead: i64| {
+        let moment = door.clock.now().unix_millis() + ahead * 1000;
+        Timestamp::from_unix_millis(moment).to_string()
+    };
+    door.gate = open(&door);
+    let dates = [0, 1, 2, 3, 600].map(|ahead| at(&door, ahead));
+    for date in &dates {
+        assert_eq!(door.knock(Scheme::Acs3, (date, date)), "ok");
+    }
+    for pause in [0, 2, 300] {
+        door.clock.advance(Duration::from_secs(pause));
+        door.gate = open(&door);
+        for date in &dates {
+            let found = door.knock(Scheme::Acs3, (date, date));
+            let expected = match Timestamp::parse(date).unwrap() < door.clock.now() {
+                true => "400 InvalidTimeStamp.Expired",
+                false => "400 SignatureNonceUsed",
+            };
+            assert_eq!(found, expected, "{date}, {pause} s");
+        }
+        // Whose clock is right, or ahead, is let in as ever.
+        for ahead in [0, 600] {
+            let (date, nonce) = (at(&door, ahead), format!("{pause} {ahead}"));
+            assert_eq!(door.knock(Scheme::Acs3, (&date, &nonce)), "ok");
+        }
+    }
+}
+
+#[test]
 fn one_call_too_many_is_throttled() {
     let door = Door::new(2);
     let codes: Vec<String> =

@@ -33,11 +33,12 @@ class Refused(Exception):
 class Daemon:
     """A running daemon; `started` is the time it took until it listened, in seconds."""
 
-    def __init__(self, binary, data):
+    def __init__(self, binary, data, arguments=()):
         self.data = data
         begun = time.monotonic()
         self.process = subprocess.Popen(
-            [binary, "serve", "--dev", "--data-dir", data, "--nbd-tcp", "off", "--http", "off"],
+            [binary, "serve", "--dev", "--data-dir", data, "--nbd-tcp", "off", "--http", "off",
+             *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         for line in self.process.stdout:
             if "is serving" in line:
@@ -65,10 +66,10 @@ class Daemon:
             raise Refused(f"{action}: {body['Code']}: {body['Message']}")
         return body
 
-    def create(self, name, size):
+    def create(self, name, size, **parameters):
         """A new encrypted disk's id."""
         return self.call("2026-11-01", "CreateLocalDisk", DiskName=name, SizeBytes=size,
-                         Encrypted="true")["DiskId"]
+                         Encrypted="true", **parameters)["DiskId"]
 
     def attach(self, disk):
         self.call("2014-05-26", "AttachDisk", DiskId=disk, InstanceId="i-local")
@@ -115,9 +116,9 @@ def scratch(prefix, parent=None):
 
 
 @contextlib.contextmanager
-def running(binary, data):
+def running(binary, data, arguments=()):
     """A daemon that is gone afterwards."""
-    daemon = Daemon(binary, data)
+    daemon = Daemon(binary, data, arguments)
     try:
         yield daemon
     finally:

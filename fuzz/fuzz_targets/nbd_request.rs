@@ -6,8 +6,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use sealdisk::limits;
+use sealdisk::nbd::context::ChangeContext;
 use sealdisk::nbd::export::{ExportInfo, Negotiated, ReplyMode};
-use sealdisk::nbd::request::{self, BLOCK_STATUS_PAYLOAD_BYTES, Command};
+use sealdisk::nbd::request::{self, BLOCK_STATUS_PAYLOAD_BYTES_MAX, Command};
 
 const SIZE: u64 = 1 << 30;
 
@@ -30,11 +31,14 @@ fuzz_target!(|bytes: &[u8]| {
         },
         replies: replies[usize::from(flags & 3) % replies.len()],
         base_allocation: has(5).then_some(1),
+        changes: if has(6) { vec![change(2), change(3)] } else { Vec::new() },
     };
     let header_bytes = request::header_bytes(negotiated.replies);
     let Some((header, rest)) = bytes.split_at_checked(header_bytes) else { return };
     let Ok(mut decoded) = request::decode(header, &negotiated) else { return };
-    if let Some(payload) = rest.first_chunk::<BLOCK_STATUS_PAYLOAD_BYTES>() {
+    if decoded.payload <= BLOCK_STATUS_PAYLOAD_BYTES_MAX as u64
+        && let Some(payload) = rest.get(..decoded.payload as usize)
+    {
         decoded = decoded.with_block_status_payload(payload, &negotiated);
     }
     let Ok(command) = decoded.verdict else { return };
@@ -62,3 +66,7 @@ fuzz_target!(|bytes: &[u8]| {
     );
     assert!(!(writes && negotiated.export.read_only));
 });
+
+fn change(id: u32) -> ChangeContext {
+    ChangeContext { id, snapshot_id: "s-1".to_owned(), layer_id: Default::default() }
+}

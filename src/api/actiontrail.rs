@@ -7,7 +7,7 @@ use super::error::ApiError;
 use super::rpc::Parameters;
 use crate::clock::Timestamp;
 use crate::ram::Caller;
-use crate::trail::{Attribute, Direction, LOOKUP_RESULTS_MAX, Query};
+use crate::trail::{Attribute, Direction, Event, LOOKUP_RESULTS_MAX, Query, Service};
 
 pub(super) fn handler(action: &str) -> Option<Handler> {
     match action {
@@ -32,6 +32,8 @@ fn lookup_events(api: &Api, caller: &Caller, parameters: &Parameters) -> Result<
         filter: condition(parameters)?,
     };
     let page = api.trail.lookup(&query)?;
+    // After the looking, so that it does not find itself, and before the answer.
+    api.trail.record(&looked(api, caller, parameters))?;
     let mut answer = Answer::new()
         .with("Events", page.events)
         .with("StartTime", page.start.to_string())
@@ -40,6 +42,24 @@ fn lookup_events(api: &Api, caller: &Caller, parameters: &Parameters) -> Result<
         answer = answer.with("NextToken", token);
     }
     Ok(answer)
+}
+
+/// Who looked, and for what: a page that follows another is a look of its own.
+fn looked(api: &Api, caller: &Caller, parameters: &Parameters) -> Event {
+    let actor = api.kms.account().actor(caller);
+    let event = Event::new(Service::ActionTrail, "LookupEvents", actor).read_only();
+    let asked = [
+        "StartTime",
+        "EndTime",
+        "Direction",
+        "MaxResults",
+        "LookupAttribute.1.Key",
+        "LookupAttribute.1.Value",
+    ];
+    asked.into_iter().fold(event, |event, name| match parameters.filled(name) {
+        Some(value) => event.request(name, value),
+        None => event,
+    })
 }
 
 fn moment(parameters: &Parameters, name: &str) -> Result<Option<Timestamp>, ApiError> {

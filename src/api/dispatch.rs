@@ -35,9 +35,19 @@ pub(super) fn authorise(
     // Users and policies are of no region.
     let region = if service == "ram" { "" } else { api.region.as_str() };
     let resource = format!("acs:{service}:{region}:{}:{relative}", api.account_id);
+    authorise_on(api, caller, (service, action), &resource)
+}
+
+/// As [`authorise`], for a resource by its whole name.
+pub(super) fn authorise_on(
+    api: &Api,
+    caller: &Caller,
+    (service, action): (&str, &str),
+    resource: &str,
+) -> Result<(), ApiError> {
     let action = format!("{service}:{action}");
     let conditions = Conditions::of(caller);
-    let decision = api.ram.decide(&caller.principal, &action, &resource, &conditions)?;
+    let decision = api.ram.decide(&caller.principal, &action, resource, &conditions)?;
     let Some(denial) = Denial::of(&caller.principal, &action, decision) else { return Ok(()) };
     let refusal = match service {
         "ram" => ApiError::new(403, "NoPermission", "You are not authorized to do this action."),

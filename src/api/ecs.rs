@@ -2,24 +2,24 @@
 
 use serde_json::{Value, json};
 
-use super::Api;
 use super::answer::Answer;
 use super::dispatch::Handler;
+use super::ecs_words::{
+    DISK_NAME, changed, check_region, description, name, shown_tags, tag_conditions, tags,
+};
 use super::error::ApiError;
+use super::pages::Pages;
 use super::rpc::Parameters;
-use crate::catalog::{CacheMode, DiskFilter, DiskLimits, DiskRecord, DiskStatus};
-use crate::disk::CreateDisk;
+use super::{Api, ecs_image, ecs_snapshot, ecs_tags};
+use crate::catalog::{
+    CacheMode, DiskFilter, DiskLimits, DiskRecord, DiskStatus, TagRecord, TaggedType,
+};
+use crate::disk::{CreateDisk, DiskChange, Source};
 use crate::limits;
 use crate::ram::Caller;
 use crate::units::ByteCount;
 
 const GIB: u64 = 1 << 30;
-
-/// Longest disk name, in characters. The cloud wants two at least; one is enough here.
-const NAME_CHARS_MAX: usize = 128;
-
-/// Longest description, in characters.
-const DESCRIPTION_CHARS_MAX: usize = 256;
 
 /// Category of a disk that names none.
 const CATEGORY_DEFAULT: &str = "cloud_essd";
@@ -36,33 +36,60 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "AttachDisk" => attach_disk,
         "DetachDisk" => detach_disk,
         "DeleteDisk" => delete_disk,
-        _ => return None,
+        "ModifyDiskAttribute" => modify_disk_attribute,
+        "ResizeDisk" => resize_disk,
+        "ResetDisk" => reset_disk,
+        "ReInitDisk" => reinit_disk,
+        _ => {
+            let others = ecs_snapshot::handler(action).or_else(|| ecs_image::handler(action));
+            return others.or_else(|| ecs_tags::handler(action));
+        }
     })
 }
 
 fn create_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     check_region(api, parameters)?;
-    parameters.refuse(&["SnapshotId", "InstanceId", "Tag.1.Key", "ClientToken"])?;
-    parameters.refuse(&["EncryptAlgorithm", "Arn.1.RoleArn"])?;
-    if !matches!(parameters.filled("MultiAttach"), None | Some("Disabled")) {
-        return Err(ApiError::unsupported("MultiAttach"));
+    parameters.refuse(&["InstanceId", "ClientToken", "EncryptAlgorithm", "Arn.1.RoleArn"])?;
+    let source = match parameters.filled("SnapshotId") {
+        Some(snapshot) => Source::Snapshot(snapshot.to_owned()),
+        None => Source::Nothing,
+    };
+    if source == Source::Nothing {
+        parameters.required("Size")?;
     }
-    parameters.required("Size")?;
-    let gib: u64 = parameters.integer("Size", 0..=u64::MAX)?.unwrap_or(0);
-    if !(1..=limits::DISK_BYTES_MAX / GIB).contains(&gib) {
-        let message = "The specified disk size is not supported.";
-        return Err(ApiError::new(400, "InvalidSize.ValueNotSupported", message));
-    }
-    let encrypted = parameters.boolean("Encrypted")?.unwrap_or(false);
-    let request = new_disk(parameters, ByteCount::new(gib * GIB), encrypted)?;
+    let gib: Option<u64> = parameters.integer("Size", 0..=u64::MAX)?;
+    let size = gib.map_or(Ok(ByteCount::ZERO), |gib| whole_gib(gib))?;
+    let encrypted = is_encrypted(api, parameters, &source)?;
+    let request = new_disk(parameters, (size, source), encrypted)?;
     let disk = api.disks.create(caller, &request)?;
     Ok(Answer::new().with("DiskId", disk.disk_id))
+}
+
+/// `Encrypted`; without it as the source is.
+pub(super) fn is_encrypted(
+    api: &Api,
+    parameters: &Parameters,
+    source: &Source,
+) -> Result<bool, ApiError> {
+    match parameters.boolean("Encrypted")? {
+        Some(encrypted) => Ok(encrypted),
+        None => Ok(api.disks.is_encrypted(source)?),
+    }
+}
+
+/// A size as the cloud counts them.
+fn whole_gib(gib: u64) -> Result<ByteCount, ApiError> {
+    if (1..=limits::DISK_BYTES_MAX / GIB).contains(&gib) {
+        return Ok(ByteCount::new(gib * GIB));
+    }
+    let message = "The specified disk size is not supported.";
+    Err(ApiError::new(400, "InvalidSize.ValueNotSupported", message))
 }
 
 /// What CreateDisk and our own CreateLocalDisk have in common.
 pub(super) fn new_disk(
     parameters: &Parameters,
-    size: ByteCount,
+    (size, source): (ByteCount, Source),
     encrypted: bool,
 ) -> Result<CreateDisk, ApiError> {
     let kms_key = parameters.filled("KMSKeyId").map(str::to_owned);
@@ -76,8 +103,8 @@ pub(super) fn new_disk(
         return Err(ApiError::new(400, "InvalidDiskCategory.NotSupported", message));
     }
     Ok(CreateDisk {
-        name: name(parameters)?,
-        description: description(parameters)?,
+        name: name(parameters, &DISK_NAME)?,
+        description: description(parameters, "Description")?,
         size,
         encrypted,
         kms_key,
@@ -85,52 +112,27 @@ pub(super) fn new_disk(
         read_only: false,
         cache: CacheMode::default(),
         limits: DiskLimits::default(),
+        source,
+        multi_attach: multi_attach(parameters)?,
+        lease: None,
+        tags: tags(parameters)?,
     })
 }
 
-/// A name begins with a letter and is no disk id: an export is found by either, so a name must
-/// never stand before another disk's id.
-fn name(parameters: &Parameters) -> Result<String, ApiError> {
-    let name = parameters.filled("DiskName").unwrap_or_default();
-    let is_known = |c: char| c.is_alphanumeric() || matches!(c, ':' | '_' | '.' | '-');
-    let is_wellformed = name.is_empty()
-        || name.starts_with(char::is_alphabetic)
-            && name.chars().count() <= NAME_CHARS_MAX
-            && name.chars().all(is_known)
-            && !name.starts_with("d-");
-    if is_wellformed {
-        return Ok(name.to_owned());
+fn multi_attach(parameters: &Parameters) -> Result<bool, ApiError> {
+    match parameters.filled("MultiAttach") {
+        None | Some("Disabled") => Ok(false),
+        Some("Enabled") => Ok(true),
+        Some("LegacyShared") => Err(ApiError::unsupported("MultiAttach")),
+        Some(_) => Err(ApiError::invalid("MultiAttach")),
     }
-    let message = "The specified disk name is wrongly formed.";
-    Err(ApiError::new(400, "InvalidDiskName.Malformed", message).recommending(
-        "1 to 128 characters: a letter, then letters, digits and : _ . -; and it must not begin \
-         with d- as disk ids do",
-    ))
-}
-
-fn description(parameters: &Parameters) -> Result<String, ApiError> {
-    let text = parameters.filled("Description").unwrap_or_default();
-    let is_url = text.starts_with("http://") || text.starts_with("https://");
-    if text.chars().count() <= DESCRIPTION_CHARS_MAX && !is_url && !text.contains(char::is_control)
-    {
-        return Ok(text.to_owned());
-    }
-    let message = "The specified description is wrongly formed.";
-    Err(ApiError::new(400, "InvalidDescription.Malformed", message)
-        .recommending("at most 256 characters on one line, not beginning with http:// or https://"))
 }
 
 fn describe_disks(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     check_region(api, parameters)?;
     // A condition that is ignored would list disks nobody asked for.
-    parameters.refuse(&[
-        "SnapshotId",
-        "Category",
-        "DiskChargeType",
-        "Tag.1.Key",
-        "Filter.1.Key",
-    ])?;
-    parameters.refuse(&["ResourceGroupId", "AutoSnapshotPolicyId", "LockReason", "NextToken"])?;
+    parameters.refuse(&["Category", "DiskChargeType", "Filter.1.Key", "MultiAttach"])?;
+    parameters.refuse(&["ResourceGroupId", "AutoSnapshotPolicyId", "LockReason"])?;
     if !matches!(parameters.filled("DiskType"), None | Some("all" | "data")) {
         return Err(ApiError::unsupported("DiskType"));
     }
@@ -142,15 +144,17 @@ fn describe_disks(api: &Api, caller: &Caller, parameters: &Parameters) -> Answer
         encrypted: parameters.boolean("Encrypted")?,
         kms_key_id: owned("KMSKeyId"),
         instance_id: owned("InstanceId"),
+        source_snapshot: owned("SnapshotId"),
+        tags: tag_conditions(parameters)?,
+        ..DiskFilter::default()
     };
-    let paging = parameters.paging()?;
-    let listed = api.disks.describe(caller, &filter, paging.page())?;
-    let items = listed.items.iter().map(|disk| item(api, disk)).collect();
-    Ok(Answer::new().with("RegionId", api.region.clone()).with_page(
-        "Disks",
-        "Disk",
-        (paging, listed.total, items),
-    ))
+    let pages = Pages::of(parameters)?;
+    let listed = api.disks.describe(caller, &filter, pages.page())?;
+    let ids = listed.items.iter().map(|disk| disk.disk_id.clone()).collect();
+    let tags = api.disks.tags_shown(TaggedType::Disk, ids)?;
+    let items = listed.items.iter().map(|disk| item(api, disk, tags.get(&disk.disk_id))).collect();
+    let answer = Answer::new().with("RegionId", api.region.clone());
+    Ok(pages.answer(answer, ("Disks", "Disk"), (listed.total, items)))
 }
 
 fn status(parameters: &Parameters) -> Result<Option<DiskStatus>, ApiError> {
@@ -193,20 +197,56 @@ fn delete_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered 
     Ok(Answer::new())
 }
 
-fn check_region(api: &Api, parameters: &Parameters) -> Result<(), ApiError> {
-    match parameters.filled("RegionId") {
-        Some(region) if region != api.region => {
-            let message = "The specified RegionId does not exist.";
-            Err(ApiError::new(404, "InvalidRegionId.NotFound", message)
-                .recommending(format!("this daemon serves {}", api.region)))
+fn modify_disk_attribute(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    parameters.refuse(&["DiskIds.1", "BurstingEnabled"])?;
+    for flag in ["DeleteWithInstance", "DeleteAutoSnapshot", "EnableAutoSnapshot"] {
+        if parameters.boolean(flag)? == Some(true) {
+            return Err(ApiError::unsupported(flag));
         }
-        _ => Ok(()),
     }
+    let disk_id = parameters.required("DiskId")?;
+    let change = DiskChange {
+        name: changed(parameters, "DiskName", || name(parameters, &DISK_NAME))?,
+        description: changed(parameters, "Description", || description(parameters, "Description"))?,
+        lease: None,
+    };
+    api.disks.modify(caller, disk_id, &change)?;
+    Ok(Answer::new())
 }
 
-fn item(api: &Api, disk: &DiskRecord) -> Value {
+/// Both types come to the same: an attached disk grows too, its clients see it when they connect
+/// again.
+fn resize_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    parameters.refuse(&["ClientToken"])?;
+    let disk_id = parameters.required("DiskId")?;
+    if !matches!(parameters.filled("Type"), None | Some("offline" | "online")) {
+        return Err(ApiError::invalid("Type"));
+    }
+    parameters.required("NewSize")?;
+    let size = whole_gib(parameters.integer("NewSize", 0..=u64::MAX)?.unwrap_or(0))?;
+    api.disks.resize(caller, disk_id, size)?;
+    Ok(Answer::new())
+}
+
+fn reset_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    parameters.refuse(&["DryRun"])?;
+    let (disk_id, snapshot_id) =
+        (parameters.required("DiskId")?, parameters.required("SnapshotId")?);
+    api.disks.reset(caller, disk_id, snapshot_id)?;
+    Ok(Answer::new())
+}
+
+/// What concerns the instance (its password, its start) has no meaning here: there is none.
+fn reinit_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    parameters.refuse(&["Password", "KeyPairName", "SecurityEnhancementStrategy"])?;
+    api.disks.reinit(caller, parameters.required("DiskId")?)?;
+    Ok(Answer::new())
+}
+
+fn item(api: &Api, disk: &DiskRecord, tags: Option<&Vec<TagRecord>>) -> Value {
     let moment = |at: Option<crate::clock::Timestamp>| at.map(|at| at.to_string());
-    let attachments: Vec<Value> = disk.instance_id.iter().map(|id| attachment(disk, id)).collect();
+    let instances = disk.instance_id.iter().chain(&disk.more_instances);
+    let attachments: Vec<Value> = instances.map(|id| attachment(disk, id)).collect();
     json!({
         "AttachedTime": moment(disk.attached).unwrap_or_default(),
         "Attachments": {"Attachment": attachments},
@@ -223,11 +263,11 @@ fn item(api: &Api, disk: &DiskRecord) -> Value {
         "EnableAutoSnapshot": false,
         "Encrypted": disk.encrypted,
         "ExpiredTime": "2999-09-08T16:00Z",
-        "ImageId": "",
+        "ImageId": disk.source_image.as_deref().unwrap_or_default(),
         "InstanceId": disk.instance_id.as_deref().unwrap_or_default(),
         "KMSKeyId": disk.kms_key_id.as_deref().unwrap_or_default(),
         "MountInstances": {"MountInstance": []},
-        "MultiAttach": "Disabled",
+        "MultiAttach": if disk.multi_attach { "Enabled" } else { "Disabled" },
         "OperationLocks": {"OperationLock": []},
         "Portable": true,
         "ProductCode": "",
@@ -236,14 +276,15 @@ fn item(api: &Api, disk: &DiskRecord) -> Value {
         // What NBD and the guest see as the serial: the id without its prefix.
         "SerialNumber": disk.disk_id.trim_start_matches("d-"),
         "Size": disk.size.get().div_ceil(GIB),
-        "SourceSnapshotId": "",
+        "SourceSnapshotId": disk.source_snapshot.as_deref().unwrap_or_default(),
         "Status": disk.status.as_str(),
-        "Tags": {"Tag": []},
+        "Tags": shown_tags(tags),
         "Type": "data",
         "ZoneId": format!("{}-a", api.region),
         // Ours: the cloud's sizes are whole GiB, it has no disks that may only be read, and speed
         // goes by category there.
         "SizeBytes": disk.size.get(),
+        "LeaseEndTime": moment(disk.lease_ends).unwrap_or_default(),
         "ReadOnly": disk.read_only,
         "Cache": disk.cache.as_str(),
         "IopsLimit": disk.limits.iops,

@@ -71,6 +71,13 @@ impl ApiError {
         Self::new(400, "UnsupportedOperation", message).recommending("leave it out")
     }
 
+    /// The same refusal in the words of `other`; what to do about it stays.
+    pub(super) fn with(self, other: &KmsError) -> Self {
+        let (status, code, message) = (other.status(), other.code(), other.message());
+        let why = format!("{}: {}", self.code, self.message);
+        Self { status, code: code.into(), message, recommend: Some(why.into()), ..self }
+    }
+
     /// The body of the answer.
     pub(super) fn body(&self, request_id: Uuid, host_id: &str) -> Value {
         let mut body = json!({

@@ -1,9 +1,12 @@
 //! Who is calling: the signature of a request becomes a principal, or a published refusal.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::ApiError;
+use super::ledger::Ledger;
 use super::rate::Rates;
 use super::rpc::Product;
 use super::sign::nonces::{CLOCK_WINDOW, Freshness, NONCES_MAX, Nonces};
@@ -24,22 +27,41 @@ pub struct Admitted {
 pub struct Gate {
     ram: Arc<Ram>,
     clock: Arc<dyn Clock>,
-    nonces: Mutex<Nonces>,
+    used: Mutex<Used>,
     rates: Mutex<Rates>,
     /// Requests signed before are refused: what they used a restart has forgotten.
     opened: Timestamp,
 }
 
+/// The nonces that were used: in memory, and what a restart needs of them.
+struct Used {
+    nonces: Nonces,
+    ledger: Option<Ledger>,
+}
+
 impl Gate {
-    /// A gate that lets each access key call `per_second` times in a second.
+    /// A gate that lets each access key call `per_second` times in a second. Which nonces were used
+    /// it forgets when it is dropped, unless it is [`Gate::remembering`].
     pub fn new(
         ram: Arc<Ram>,
         (clock, entropy): (Arc<dyn Clock>, &dyn Entropy),
         per_second: u32,
     ) -> Self {
         let opened = Timestamp::from_unix_millis(clock.now().unix_seconds() * 1000);
-        let nonces = Mutex::new(Nonces::new(entropy, NONCES_MAX));
-        Self { ram, clock, nonces, rates: Mutex::new(Rates::new(per_second)), opened }
+        let used = Used { nonces: Nonces::new(entropy, NONCES_MAX), ledger: None };
+        let rates = Mutex::new(Rates::new(per_second));
+        Self { ram, clock, used: Mutex::new(used), rates, opened }
+    }
+
+    /// The same gate, which knows what the one before it on this data directory has let in, and
+    /// tells the next.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remembering(mut self, data_dir: &Path, entropy: &dyn Entropy) -> io::Result<Self> {
+        let (ledger, nonces) = Ledger::open(data_dir, entropy, self.opened)?;
+        self.used = Mutex::new(Used { nonces, ledger: Some(ledger) });
+        Ok(self)
     }
 
     /// Who signed `message`; `None` if nobody did. `product` tells in whose words to refuse.
@@ -86,19 +108,39 @@ impl Gate {
                 format!("the service started at {}; sign the request anew", self.opened),
             ));
         }
-        let id = signature.access_key_id();
+        self.use_nonce(signature.access_key_id(), signature.nonce(), (made, now))
+    }
+
+    /// A replay costs whom it copies nothing: it is found before it is counted.
+    fn use_nonce(
+        &self,
+        id: &str,
+        nonce: &str,
+        (made, now): (Timestamp, Timestamp),
+    ) -> Result<(), ApiError> {
+        let mut used = lock(&self.used);
+        if used.nonces.is_used(id, nonce) {
+            return Err(replayed());
+        }
         if !lock(&self.rates).take(id, self.clock.monotonic()) {
             return Err(throttled());
         }
-        match lock(&self.nonces).take(id, signature.nonce(), (made, now)) {
-            Freshness::Fresh => Ok(()),
-            Freshness::Full => Err(throttled()),
-            Freshness::Used => {
-                let message = "Specified signature nonce was used already.";
-                Err(ApiError::new(400, "SignatureNonceUsed", message)
-                    .recommending("sign each request anew"))
-            }
+        match used.nonces.take(id, nonce, (made, now)) {
+            Freshness::Fresh => {}
+            Freshness::Full => return Err(throttled()),
+            Freshness::Used => return Err(replayed()),
         }
+        let hash = used.nonces.hash(nonce);
+        let Some(ledger) = &mut used.ledger else { return Ok(()) };
+        let noted = ledger.note(id, hash, (made, now));
+        // Nobody else waits for the medium.
+        drop(used);
+        let synced = noted.and_then(|file| file.map_or(Ok(()), |file| file.sync_data()));
+        synced.map_err(|error| {
+            tracing::error!(%error, "a used nonce cannot be written down");
+            let message = format!("nothing was done: a used nonce cannot be written down: {error}");
+            ApiError::new(503, "ServiceUnavailableTemporary", message)
+        })
     }
 }
 
@@ -139,6 +181,11 @@ fn inactive(product: Product) -> ApiError {
         Product::Kms => ApiError::new(403, "Forbidden.AccessKey", message),
         _ => ApiError::new(400, "InvalidAccessKeyId.Inactive", message),
     }
+}
+
+fn replayed() -> ApiError {
+    let message = "Specified signature nonce was used already.";
+    ApiError::new(400, "SignatureNonceUsed", message).recommending("sign each request anew")
 }
 
 fn throttled() -> ApiError {

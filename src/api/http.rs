@@ -19,7 +19,7 @@ use super::format::Format;
 use super::gate::{self, Admitted};
 use super::rpc::{Call, Wire};
 use super::sign::Message;
-use super::{Api, dispatch, refusal, status};
+use super::{Api, dispatch, kms_use, refusal, status};
 use crate::clock::random_uuid;
 use crate::limits;
 use crate::metrics;
@@ -116,6 +116,7 @@ impl Api {
             request_id: origin.request_id,
             source: origin.peer.source.clone(),
             user_agent: origin.user_agent,
+            on_behalf_of: None,
         })
     }
 }
@@ -132,6 +133,7 @@ impl Control for Api {
         // Only who may call at all is told which actions there are.
         let handler = dispatch::find(call)?;
         let answered = handler(self, &caller, &call.parameters)
+            .map_err(|error| kms_use::in_dry_run(call, error))
             .map_err(|error| refusal::record(self, call, &caller, error));
         // The name had a handler, so it is one of ours.
         let status = answered.as_ref().map_or_else(|error| error.status, |_| 200);

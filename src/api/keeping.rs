@@ -1,4 +1,5 @@
-//! Root key and backups, under our own version. Only for who sits on the host: a unix socket.
+//! The account's standing, root key and backups, under our own version. Only for who sits on the
+//! host: a unix socket.
 
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use super::dispatch::authorise;
 use super::error::ApiError;
 use super::rpc::Parameters;
 use super::{Api, OWN_SERVICE};
+use crate::catalog::KmsStatus;
 use crate::kms::backup::{self, About, BackupError};
 use crate::kms::root::{self, RootError};
 use crate::kms::{KmsError, root as root_key};
@@ -15,6 +17,29 @@ use crate::secret::Secret;
 use crate::trail::{Event, Service};
 
 type Answered = Result<Answer, ApiError>;
+
+pub(super) fn describe_account(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
+    authorise(api, caller, (OWN_SERVICE, "DescribeAccount"), "account")?;
+    local(caller)?;
+    let event = Event::new(Service::Kms, "DescribeAccount", api.kms.account().actor(caller));
+    api.trail.record(&event.read_only())?;
+    Ok(Answer::new()
+        .with("AccountId", api.account_id.clone())
+        .with("RegionId", api.region.clone())
+        .with("KmsStatus", api.kms.standing().as_str()))
+}
+
+/// What a bill does in the cloud, and its payment: for trying out what clients make of it.
+pub(super) fn set_account_status(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    const STATUS: &str = "KmsStatus";
+    authorise(api, caller, (OWN_SERVICE, "SetAccountStatus"), "account")?;
+    local(caller)?;
+    let status = KmsStatus::parse(parameters.required(STATUS)?).ok_or_else(|| {
+        ApiError::invalid(STATUS).recommending("Enabled, NotEnabled, InDebt or Suspended")
+    })?;
+    api.kms.set_account_status(caller, status)?;
+    Ok(Answer::new().with(STATUS, status.as_str()))
+}
 
 pub(super) fn describe_root_key(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
     authorise(api, caller, (OWN_SERVICE, "DescribeRootKey"), "root-key")?;
@@ -55,9 +80,12 @@ fn rotation_refused(error: KmsError) -> ApiError {
         KmsError::Root(error) => match error {
             MalformedSecret
             | SecretNeeded { .. }
-            | SecretUnneeded
+            | SecretUnneeded { .. }
             | ShortPassphrase
             | Unchanged => ApiError::new(400, "InvalidParameter", error.to_string()),
+            RootError::Token(_) => {
+                ApiError::new(503, "ServiceUnavailableTemporary", error.to_string())
+            }
             RootError::Corrupt
             | RootError::Wrong { .. }
             | RootError::Missing { .. }
@@ -66,7 +94,9 @@ fn rotation_refused(error: KmsError) -> ApiError {
             | RootError::Io { .. }
             | RootError::NoCredential { .. }
             | RootError::PassphrasesDiffer
-            | RootError::NoTerminal(_) => ApiError::new(500, "InternalFailure", error.to_string()),
+            | RootError::NoAnswer
+            | RootError::NoTerminal(_)
+            | RootError::NoThread(_) => ApiError::new(500, "InternalFailure", error.to_string()),
         },
         error => unrecorded(error),
     }

@@ -8,7 +8,6 @@ use super::dispatch::Handler;
 use super::error::ApiError;
 use super::kms::page_of;
 use super::rpc::{Paging, Parameters};
-use crate::kms::Action;
 use crate::ram::Caller;
 
 /// `PageSize` of ListKmsInstances unless told, as published.
@@ -35,13 +34,13 @@ fn describe_regions(api: &Api, _: &Caller, _: &Parameters) -> Answered {
 }
 
 fn describe_account_kms_status(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
-    let status = api.kms.account_status(caller, Action::DescribeAccountKmsStatus)?;
-    Ok(Answer::new().with("AccountStatus", status))
+    let status = api.kms.account_status(caller)?;
+    Ok(Answer::new().with("AccountStatus", status.as_str()))
 }
 
 fn open_kms_service(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
-    let status = api.kms.account_status(caller, Action::OpenKmsService)?;
-    Ok(Answer::new().with("AccountStatus", status))
+    let status = api.kms.open_service(caller)?;
+    Ok(Answer::new().with("AccountStatus", status.as_str()))
 }
 
 fn list_kms_instances(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {

@@ -98,7 +98,7 @@ fn list_tag_resources(api: &Api, caller: &Caller, parameters: &Parameters) -> An
         })
     };
     let items: Vec<Value> = page.tags.iter().map(item).collect();
-    let token = page.next.map(|(id, key)| STANDARD.encode(json!([id, key]).to_string()));
+    let token = page.next.map(|(id, key)| write_token(&id, &key));
     Ok(Answer::new()
         .with("TagResources", json!({"TagResource": items}))
         .with("NextToken", token.unwrap_or_default()))
@@ -167,7 +167,13 @@ fn numbered_tags(parameters: &Parameters) -> Vec<(String, Option<String>)> {
     (1..=ENTRIES_READ_MAX).map_while(entry).collect()
 }
 
-fn read_token(token: &str) -> Result<(String, String), ApiError> {
+/// Where a list of tags goes on: behind this tag of this thing.
+pub(super) fn write_token(id: &str, key: &str) -> String {
+    STANDARD.encode(json!([id, key]).to_string())
+}
+
+/// What [`write_token`] wrote.
+pub(super) fn read_token(token: &str) -> Result<(String, String), ApiError> {
     let text = STANDARD.decode(token).map_err(|_| ApiError::invalid("NextToken"))?;
     serde_json::from_slice(&text).map_err(|_| ApiError::invalid("NextToken"))
 }

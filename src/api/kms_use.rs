@@ -7,10 +7,10 @@ use super::Api;
 use super::answer::Answer;
 use super::dispatch::Handler;
 use super::error::ApiError;
-use super::rpc::Parameters;
+use super::rpc::{Call, Parameters, Product};
 use crate::kms::context::Context;
 use crate::kms::{
-    ENCRYPT_BYTES_MAX, Encrypted, Exported, PAIR_BYTES_MAX, Pair, Recipient, Source, Use,
+    ENCRYPT_BYTES_MAX, Encrypted, Exported, KmsError, PAIR_BYTES_MAX, Pair, Recipient, Source, Use,
     data_key_bytes,
 };
 use crate::ram::Caller;
@@ -42,6 +42,19 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "GetPublicKey" => get_public_key,
         _ => return None,
     })
+}
+
+/// A dry run never says more than how it would have gone: what cannot even be read is one kind of
+/// invalid. What the KMS has answered, it has answered so itself.
+pub(super) fn in_dry_run(call: &Call, refusal: ApiError) -> ApiError {
+    let is_dry_run = call.product == Product::Kms
+        && handler(&call.action).is_some()
+        && matches!(call.parameters.boolean("DryRun"), Ok(Some(true)));
+    if is_dry_run && !refusal.is_recorded && refusal.status < 500 {
+        refusal.with(&KmsError::DryRunInvalid)
+    } else {
+        refusal
+    }
 }
 
 fn encrypt(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
@@ -118,7 +131,8 @@ fn re_encrypt(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
             algorithm,
         },
     };
-    Ok(encrypted(api.kms.re_encrypt(caller, source, destination, &context)?))
+    let using = using(parameters, &context)?;
+    Ok(encrypted(api.kms.re_encrypt(caller, source, destination, using)?))
 }
 
 fn asymmetric_sign(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
@@ -169,7 +183,8 @@ fn asymmetric_decrypt(api: &Api, caller: &Caller, parameters: &Parameters) -> An
 
 fn get_public_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     let (key, version) = (parameters.required("KeyId")?, parameters.required("KeyVersionId")?);
-    let public = api.kms.public_key(caller, key, version)?;
+    let none = Context::new();
+    let public = api.kms.public_key(caller, (key, version), using(parameters, &none)?)?;
     Ok(Answer::new()
         .with("PublicKey", pem(&public.der))
         .with("KeyId", public.key_id)
@@ -179,7 +194,9 @@ fn get_public_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answer
 /// The key and how many bytes.
 fn data_key_request(parameters: &Parameters) -> Result<(&str, usize), ApiError> {
     parameters.refuse(&["Recipient"])?;
-    let bytes = data_key_bytes(parameters.filled("KeySpec"), parameters.filled("NumberOfBytes"))?;
+    let bytes = data_key_bytes(parameters.filled("KeySpec"), parameters.filled("NumberOfBytes"));
+    // No call of the KMS has seen it yet, and so none has recorded it.
+    let bytes = bytes.map_err(|error| ApiError { is_recorded: false, ..ApiError::from(error) })?;
     Ok((parameters.required("KeyId")?, bytes))
 }
 

@@ -17,8 +17,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::Api;
 use super::http::{self, Access, Control, Peer};
+use super::peers::Peers;
 use super::tls::Tls;
 use crate::limits;
+use crate::metrics;
 
 /// Pause after a failed accept (no descriptors left), so that a full process does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -52,6 +54,7 @@ pub async fn serve_https(
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) connections: usize,
+    pub(super) connections_per_peer: usize,
     pub(super) head_timeout: Duration,
     pub(super) body_timeout: Duration,
     pub(super) write_timeout: Duration,
@@ -62,6 +65,7 @@ pub(super) struct Bounds {
 impl Bounds {
     pub(super) const PRODUCT: Self = Self {
         connections: limits::API_CONNECTIONS_MAX,
+        connections_per_peer: limits::API_CONNECTIONS_PER_PEER_MAX,
         head_timeout: limits::API_HEAD_TIMEOUT,
         body_timeout: limits::API_BODY_TIMEOUT,
         write_timeout: limits::API_WRITE_TIMEOUT,
@@ -158,6 +162,7 @@ pub(super) async fn serve<A: Accept>(
     bounds: Bounds,
 ) {
     let places = Arc::new(Semaphore::new(bounds.connections));
+    let peers = Peers::new(bounds.connections_per_peer);
     let mut conversations = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -168,6 +173,11 @@ pub(super) async fn serve<A: Accept>(
         };
         match accepted {
             Ok((raw, peer, place)) => {
+                let Some(counted) = peers.enter(&peer) else {
+                    metrics::api_connections_refused().increment(1);
+                    tracing::debug!(peer = peer.source, "too many connections from one peer");
+                    continue;
+                };
                 let visit = Visit { control: control.clone(), peer: peer.into(), bounds };
                 let (opening, stop) = (listener.open(raw), stop.clone());
                 conversations.spawn(async move {
@@ -176,7 +186,7 @@ pub(super) async fn serve<A: Accept>(
                         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                         Err(_) => tracing::debug!("a TLS handshake took too long"),
                     }
-                    drop(place);
+                    drop((place, counted));
                 });
             }
             Err(error) => {

@@ -1,12 +1,13 @@
 //! The control plane's face: the cloud's RPC actions over HTTP/1.1.
 //!
 //! ```text
-//! listen.rs  accept, count, stop in order          unix, HTTP, HTTPS (tls.rs)
+//! listen.rs  accept, count (peers.rs), stop        unix, HTTP, HTTPS (tls.rs)
 //! http.rs    bytes -> request, answer -> bytes     limits, timeouts
 //! rpc.rs     query + form + headers -> Call        pure, fuzzed
-//! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts
+//! gate.rs    signature -> principal                sign/ is pure, fuzzed; rate.rs counts,
+//!                                                  ledger.rs remembers over restarts
 //! dispatch.rs (version, action) -> handler         one table
-//! kms*.rs ecs.rs actiontrail.rs own.rs keeping.rs  one small function an action
+//! kms*.rs ecs*.rs actiontrail.rs own*.rs hsm.rs …  one small function an action
 //! error.rs   domain error -> published code        the only such table
 //! format.rs  JSON or XML
 //! ```
@@ -30,9 +31,14 @@ mod actiontrail;
 mod answer;
 mod dispatch;
 mod ecs;
+mod ecs_image;
+mod ecs_snapshot;
+mod ecs_tags;
+mod ecs_words;
 pub mod error;
 mod format;
 mod gate;
+mod hsm;
 mod http;
 mod keeping;
 mod kms;
@@ -40,8 +46,12 @@ mod kms_account;
 mod kms_import;
 mod kms_tags;
 mod kms_use;
+mod ledger;
 mod listen;
 mod own;
+mod own_layers;
+mod pages;
+mod peers;
 pub mod percent;
 mod ram;
 mod ram_policies;
@@ -57,6 +67,7 @@ mod tests;
 
 pub use gate::{Admitted, Gate};
 pub use listen::{serve_http, serve_https, serve_unix};
+pub use own::finding_shown;
 pub use tls::{Tls, TlsError};
 
 /// Version of the product that holds what the cloud does not have (`CreateLocalDisk`,
@@ -111,6 +122,8 @@ pub struct Api {
     pub remote_kms: Option<String>,
     /// How many disks are attached now; cheap, called for each `/health`.
     pub attached_disks: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Whether little space is left for layers; cheap, called for each `/health`.
+    pub is_space_low: Box<dyn Fn() -> bool + Send + Sync>,
     /// The text of `/metrics`, in Prometheus' exposition format.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
 }

@@ -6,13 +6,14 @@ use super::answer::Answer;
 use super::dispatch::{Handler, authorise};
 use super::error::ApiError;
 use super::rpc::Parameters;
-use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, keeping, status};
+use super::{Api, OWN_SERVICE, OWN_VERSION, ecs, hsm, keeping, own_layers, status};
 use crate::catalog::{CacheMode, DiskLimits};
-use crate::disk::{CreateDisk, PerformanceChange};
-use crate::limits;
+use crate::disk::check::Finding;
+use crate::disk::key_scope::KeyScope;
+use crate::disk::rewrap::RewrapReport;
+use crate::disk::{CreateDisk, PerformanceChange, Source};
 use crate::ram::Caller;
 use crate::trail::{Event, ResourceType, Service};
-use crate::units::{ByteCount, DataUnitSize};
 
 type Answered = Result<Answer, ApiError>;
 
@@ -23,33 +24,42 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "DescribeEndpoints" => describe_endpoints,
         "DescribeServer" => describe_server,
         "ExportDiskKey" => export_disk_key,
+        "DescribeAccount" => keeping::describe_account,
+        "SetAccountStatus" => keeping::set_account_status,
         "DescribeRootKey" => keeping::describe_root_key,
         "RotateRootKey" => keeping::rotate_root_key,
         "CreateBackup" => keeping::create_backup,
         "ModifyDiskPerformance" => modify_disk_performance,
-        _ => return None,
+        "RewrapDisk" => rewrap_disk,
+        "RewrapKey" => rewrap_key,
+        "CheckLayers" => check_layers,
+        _ => return own_layers::handler(action).or_else(|| hsm::handler(action)),
     })
 }
 
-/// CreateDisk with a size in bytes (whole data units), a read-only switch, cache mode and limits;
-/// encrypted unless told otherwise.
+/// CreateDisk with a size in bytes (whole data units), a read-only switch, cache mode and limits, a
+/// lease, and images as sources; encrypted unless told otherwise.
 fn create_local_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    const SIZE: &str = "SizeBytes";
-    parameters.required(SIZE)?;
-    let allowed = DataUnitSize::B4096.bytes()..=limits::DISK_BYTES_MAX;
-    let size: Option<u64> = parameters.integer(SIZE, allowed)?;
-    let size = size.filter(|size| size.is_multiple_of(DataUnitSize::B4096.bytes()));
-    let size = size.ok_or_else(|| ApiError::invalid(SIZE).recommending("a multiple of 4096"))?;
-    let encrypted = parameters.boolean("Encrypted")?.unwrap_or(true);
+    let source = own_layers::source(parameters)?;
+    if source == Source::Nothing {
+        parameters.required("SizeBytes")?;
+    }
+    let size = own_layers::size(parameters)?;
+    let encrypted = match source {
+        Source::Nothing => parameters.boolean("Encrypted")?.unwrap_or(true),
+        _ => ecs::is_encrypted(api, parameters, &source)?,
+    };
     let read_only = parameters.boolean("ReadOnly")?.unwrap_or(false);
-    let common = ecs::new_disk(parameters, ByteCount::new(size), encrypted)?;
+    let lease = own_layers::lease(parameters)?.flatten();
+    let common = ecs::new_disk(parameters, (size, source), encrypted)?;
     let change = performance(parameters)?;
     let limits = DiskLimits {
         iops: change.iops.flatten(),
         bytes_per_second: change.bytes_per_second.flatten(),
     };
     let cache = change.cache.unwrap_or_default();
-    let disk = api.disks.create(caller, &CreateDisk { read_only, cache, limits, ..common })?;
+    let request = CreateDisk { read_only, cache, limits, lease, ..common };
+    let disk = api.disks.create(caller, &request)?;
     Ok(Answer::new().with("DiskId", disk.disk_id))
 }
 
@@ -94,7 +104,24 @@ fn describe_disk_layers(api: &Api, caller: &Caller, parameters: &Parameters) -> 
     api.trail.record(&event.request("DiskId", disk_id))?;
     let files = api.disks.layer_files(disk_id)?;
     let files: Vec<Value> = files.iter().map(|file| json!(file.to_string_lossy())).collect();
-    Ok(Answer::new().with("DiskId", disk_id).with("LayerFiles", files))
+    let scopes = api.disks.key_scopes(disk_id)?;
+    let layers: Vec<Value> = scopes.iter().map(layer_shown).collect();
+    Ok(Answer::new().with("DiskId", disk_id).with("LayerFiles", files).with("Layers", layers))
+}
+
+fn layer_shown(scope: &KeyScope) -> Value {
+    let layer = &scope.layer;
+    json!({
+        "LayerId": layer.layer_id,
+        "ParentLayerId": layer.parent,
+        "LayerFile": layer.file_name,
+        "MadeFor": layer.owner,
+        "SizeBytes": layer.size.get(),
+        "KMSKeyId": layer.kms_key_id,
+        "KeyBytes": scope.encrypted.get(),
+        "RekeyAdvised": scope.is_warning,
+        "CreationTime": layer.created.to_string(),
+    })
 }
 
 fn describe_endpoints(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
@@ -117,6 +144,52 @@ fn describe_server(api: &Api, caller: &Caller, _: &Parameters) -> Answered {
         .with("RemoteKms", api.remote_kms.clone())
         .with("AccountId", api.account_id.clone())
         .with("RegionId", api.region.clone()))
+}
+
+/// The catalog against the layers; `Repair` mends what can be mended without loss.
+fn check_layers(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    let repair = parameters.boolean("Repair")?.unwrap_or(false);
+    let report = api.disks.check(caller, repair)?;
+    Ok(Answer::new()
+        .with("Layers", report.layers)
+        .with("Files", report.files)
+        .with("Disks", report.disks)
+        .with("Faults", report.faults())
+        .with("Findings", report.findings.iter().map(finding_shown).collect::<Vec<_>>()))
+}
+
+/// A finding of a check as it is shown.
+pub fn finding_shown(finding: &Finding) -> Value {
+    let problem = &finding.problem;
+    json!({
+        "Subject": finding.subject,
+        "Problem": problem.code(),
+        "Message": problem.to_string(),
+        "Note": problem.is_note(),
+        "Repairable": problem.is_repairable(),
+        "Repaired": finding.is_repaired,
+    })
+}
+
+/// Data keys of a disk under the newest version of their KMS key.
+fn rewrap_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    Ok(rewrapped(&api.disks.rewrap_disk(caller, parameters.required("DiskId")?)?))
+}
+
+/// All data keys under a KMS key, under its newest version.
+fn rewrap_key(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+    Ok(rewrapped(&api.disks.rewrap_key(caller, parameters.required("KeyId")?)?))
+}
+
+fn rewrapped(report: &RewrapReport) -> Answer {
+    let failed = report.failed.iter().map(|(layer, error)| {
+        json!({"LayerId": layer, "Code": error.code(), "Message": error.message()})
+    });
+    Answer::new()
+        .with("Rewrapped", report.rewrapped)
+        .with("Newest", report.newest)
+        .with("Unencrypted", report.plain)
+        .with("Failed", failed.collect::<Vec<_>>())
 }
 
 /// Break-glass: the data key of a disk's top layer, for stock cryptsetup. `Disks` audits it.

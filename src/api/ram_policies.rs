@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::answer::Answer;
-use super::dispatch::Handler;
+use super::dispatch::{Handler, authorise_on};
 use super::error::ApiError;
 use super::ram::{Deed, on_role, on_user, part_asked, with_part};
 use super::rpc::Parameters;
 use crate::catalog::ram::PolicyKind;
 use crate::clock::Timestamp;
-use crate::ram::{Caller, HolderName, PolicyView, RamError};
+use crate::ram::{Caller, HolderName, PolicyView, RamError, SYSTEM_OWNER};
 use crate::trail::ResourceType;
 
 /// A policy has one version here.
@@ -97,34 +97,50 @@ fn list_policies(api: &Api, caller: &Caller, parameters: &Parameters) -> Answere
 }
 
 fn attach_policy_to_user(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    let (user, deed) = on_user(api, caller, "AttachPolicyToUser", parameters)?;
-    attach(api, HolderName::User(user), deed, parameters)
+    const ACTION: &str = "AttachPolicyToUser";
+    let (user, deed) = on_user(api, caller, ACTION, parameters)?;
+    let policy = on_policy(api, caller, ACTION, parameters)?;
+    attach(api, HolderName::User(user), deed, policy)
 }
 
 fn attach_policy_to_role(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    let (role, deed) = on_role(api, caller, "AttachPolicyToRole", parameters)?;
-    attach(api, HolderName::Role(role), deed, parameters)
+    const ACTION: &str = "AttachPolicyToRole";
+    let (role, deed) = on_role(api, caller, ACTION, parameters)?;
+    let policy = on_policy(api, caller, ACTION, parameters)?;
+    attach(api, HolderName::Role(role), deed, policy)
 }
 
-fn attach(api: &Api, holder: HolderName<'_>, deed: Deed<'_>, parameters: &Parameters) -> Answered {
-    let (kind, name) = policy_asked(parameters)?;
+fn attach(
+    api: &Api,
+    holder: HolderName<'_>,
+    deed: Deed<'_>,
+    (kind, name): (PolicyKind, &str),
+) -> Answered {
     let deed = about_policy(deed, kind, name);
     deed.done(api.ram.attach_policy(holder, kind, name, &mut || deed.record()))?;
     Ok(Answer::new())
 }
 
 fn detach_policy_from_user(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    let (user, deed) = on_user(api, caller, "DetachPolicyFromUser", parameters)?;
-    detach(api, HolderName::User(user), deed, parameters)
+    const ACTION: &str = "DetachPolicyFromUser";
+    let (user, deed) = on_user(api, caller, ACTION, parameters)?;
+    let policy = on_policy(api, caller, ACTION, parameters)?;
+    detach(api, HolderName::User(user), deed, policy)
 }
 
 fn detach_policy_from_role(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
-    let (role, deed) = on_role(api, caller, "DetachPolicyFromRole", parameters)?;
-    detach(api, HolderName::Role(role), deed, parameters)
+    const ACTION: &str = "DetachPolicyFromRole";
+    let (role, deed) = on_role(api, caller, ACTION, parameters)?;
+    let policy = on_policy(api, caller, ACTION, parameters)?;
+    detach(api, HolderName::Role(role), deed, policy)
 }
 
-fn detach(api: &Api, holder: HolderName<'_>, deed: Deed<'_>, parameters: &Parameters) -> Answered {
-    let (kind, name) = policy_asked(parameters)?;
+fn detach(
+    api: &Api,
+    holder: HolderName<'_>,
+    deed: Deed<'_>,
+    (kind, name): (PolicyKind, &str),
+) -> Answered {
     let deed = about_policy(deed, kind, name);
     deed.done(api.ram.detach_policy(holder, kind, name, &mut || deed.record()))?;
     Ok(Answer::new())
@@ -157,6 +173,25 @@ fn held(api: &Api, holder: HolderName<'_>, deed: &Deed<'_>) -> Answered {
 
 fn about_policy<'a>(deed: Deed<'a>, kind: PolicyKind, name: &str) -> Deed<'a> {
     deed.about(ResourceType::Policy, "PolicyName", name).asked("PolicyType", Some(kind.as_str()))
+}
+
+/// The policy to be given or taken away. As the cloud has it, a caller needs the permission on the
+/// policy too, so that who may make users readers cannot make them owners; those of the system
+/// belong to the account `system`.
+fn on_policy<'p>(
+    api: &Api,
+    caller: &Caller,
+    action: &'static str,
+    parameters: &'p Parameters,
+) -> Result<(PolicyKind, &'p str), ApiError> {
+    let (kind, name) = policy_asked(parameters)?;
+    let owner = match kind {
+        PolicyKind::System => SYSTEM_OWNER,
+        PolicyKind::Custom => api.account_id.as_str(),
+    };
+    let resource = format!("acs:ram::{owner}:policy/{name}");
+    authorise_on(api, caller, ("ram", action), &resource)?;
+    Ok((kind, name))
 }
 
 fn policy_asked(parameters: &Parameters) -> Result<(PolicyKind, &str), ApiError> {

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Api;
+use crate::kms::TokenReport;
 use crate::secret::{self, Protection};
+use crate::token::TokenState;
 
 /// How the daemon is. It answers at all, hence `ok`.
 pub(super) fn health(api: &Api) -> Value {
@@ -12,9 +14,33 @@ pub(super) fn health(api: &Api) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": api.clock.monotonic().as_secs(),
         "attached_disks": (api.attached_disks)(),
+        "space": if (api.is_space_low)() { "low" } else { "enough" },
         "root_key": {"provider": api.root.provider().name()},
         "memory_protection": protection(secret::protection()),
+        "hsm": hsms(api),
     })
+}
+
+/// The configured tokens; the cause of a failure without what else is in the library.
+fn hsms(api: &Api) -> Vec<Value> {
+    let reports = api.kms.tokens().into_iter();
+    let value = |report: TokenReport| {
+        let (waiting, hung) = report.load;
+        let (state, since, cause) = match report.state {
+            TokenState::Up { since, .. } => ("available", Some(since), None),
+            TokenState::Down { cause, since } => ("unavailable", since, Some(cause.brief())),
+        };
+        json!({
+            "name": report.name,
+            "instance_id": report.instance_id,
+            "state": state,
+            "since": since.map(|since| since.to_string()),
+            "cause": cause,
+            "waiting_calls": waiting,
+            "hung_workers": hung,
+        })
+    };
+    reports.map(value).collect()
 }
 
 /// How well keys in memory are kept from other eyes, as a word.

@@ -270,6 +270,24 @@ async fn one_more_than_the_bound_waits_its_turn() {
 }
 
 #[tokio::test]
+async fn one_peer_cannot_have_every_place() {
+    let server = Server::start(Bounds { connections_per_peer: 1, ..PATIENT });
+    let mut first = server.connect().await;
+    first.write_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    let mut seen = [0; 12];
+    first.read_exact(&mut seen).await.unwrap();
+    // Closed at once, without an answer.
+    assert_eq!(server.ask(&get("/health")).await.0, 0);
+    drop(first);
+    let mut status = 0;
+    while status == 0 {
+        status = server.ask(&get("/health")).await.0;
+    }
+    assert_eq!(status, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn stopping_does_not_wait_for_idle_clients() {
     let server = Server::start(Bounds { head_timeout: Duration::from_secs(3600), ..PATIENT });
     let mut idle = server.connect().await;
@@ -307,7 +325,8 @@ fn disk_request(query: &str) -> Result<(String, String), String> {
     let parameters: Parameters = call(&format!("Action=A&Version=2014-05-26&{query}")).parameters;
     let size = crate::units::ByteCount::new(1 << 30);
     let encrypted = parameters.boolean("Encrypted").unwrap().unwrap_or(false);
-    let request = super::ecs::new_disk(&parameters, size, encrypted);
+    let source = crate::disk::Source::Nothing;
+    let request = super::ecs::new_disk(&parameters, (size, source), encrypted);
     request.map(|disk| (disk.name, disk.category)).map_err(|error| error.code.into_owned())
 }
 

@@ -1,4 +1,5 @@
-//! What the daemon knows: keys, aliases, disks, layers. Records, the trait, SQLite.
+//! What the daemon knows: keys, aliases, disks, layers, snapshots, images, jobs. Records, the
+//! trait, SQLite.
 //!
 //! The trait speaks of domain operations, not of SQL, so that a shared PostgreSQL catalog can stand
 //! in its place. A change is a list of [`Operation`]s that takes effect whole or not at all. Just
@@ -10,13 +11,22 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::clock::Timestamp;
+
 pub mod ram;
 pub mod record;
 pub mod sqlite;
+pub mod stack;
+mod stack_words;
 
 pub use record::{
     AliasRecord, CacheMode, DiskLimits, DiskRecord, DiskStatus, KeyRecord, KeyState,
-    KeyVersionRecord, LayerRecord, RootRecord, TagRecord, TaggedType,
+    KeyVersionRecord, KmsStatus, RootRecord, TagRecord, TaggedType,
+};
+pub use stack::{
+    ImageFilter, ImageRecord, ImageStatus, JobFilter, JobKind, JobPace, JobRecord, JobState,
+    LayerRecord, LayerState, LayerUses, SnapshotFilter, SnapshotRecord, SnapshotStatus,
+    StackOperation,
 };
 
 /// One step of a change.
@@ -31,6 +41,16 @@ pub enum Operation {
     InsertKeyVersion(KeyVersionRecord),
     /// Replaces store and material of a key version.
     UpdateKeyVersion(KeyVersionRecord),
+    /// So many uses of a key version to encrypt are spoken for, if as many were as the caller saw;
+    /// else the whole change fails with [`CatalogError::Changed`].
+    ReserveWraps {
+        /// The version.
+        version_id: String,
+        /// What [`Catalog::reserved_wraps`] gave.
+        seen: u64,
+        /// How many they are then.
+        reserved: u64,
+    },
     /// Replaces the policy of a key.
     PutKeyPolicy {
         /// The key.
@@ -58,10 +78,11 @@ pub enum Operation {
         /// Its name.
         key: String,
     },
-    /// A new disk and its layers, in status `Creating`.
+    /// A new disk in status `Creating`, and new layers for it.
     InsertDisk(DiskRecord, Vec<LayerRecord>),
-    /// Replaces the mutable fields of a disk if its status and epoch still are what the caller saw;
-    /// else the whole change fails with [`CatalogError::Changed`].
+    /// Replaces the mutable fields of a disk (all but its id, its top layer and what its data is
+    /// like) if its status and epoch still are what the caller saw; else the whole change fails
+    /// with [`CatalogError::Changed`].
     UpdateDisk {
         /// The disk as it shall be.
         disk: DiskRecord,
@@ -70,7 +91,7 @@ pub enum Operation {
         /// Epoch the caller saw.
         seen_epoch: u64,
     },
-    /// Removes a disk and its layers.
+    /// Removes a disk and its tags. Its layers stay.
     DeleteDisk(String),
     /// The root record; once per catalog.
     InsertRoot(RootRecord),
@@ -82,6 +103,10 @@ pub enum Operation {
         /// Id of the root key that the caller saw.
         seen_root_key_id: String,
     },
+    /// How the account stands with the KMS from now on.
+    PutKmsStatus(KmsStatus),
+    /// A step of a change of layers, snapshots, images or jobs.
+    Stack(StackOperation),
     /// A step of a change of users, roles or policies.
     Ram(ram::RamOperation),
 }
@@ -101,6 +126,14 @@ pub struct DiskFilter {
     pub kms_key_id: Option<String>,
     /// Attached to this instance.
     pub instance_id: Option<String>,
+    /// Made of this snapshot.
+    pub source_snapshot: Option<String>,
+    /// Made of this image.
+    pub source_image: Option<String>,
+    /// Its lease ended at this moment or before.
+    pub lease_ended_at: Option<Timestamp>,
+    /// Has all of these tags (any value where there is none); empty asks nothing.
+    pub tags: Vec<(String, Option<String>)>,
 }
 
 /// A question about tags: all conditions must hold; what is empty asks nothing.
@@ -221,6 +254,9 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
         page: Page,
     ) -> Result<Listed<KeyVersionRecord>, CatalogError>;
 
+    /// Uses of a key version to encrypt that are spoken for; 0 if it was never used.
+    fn reserved_wraps(&self, version_id: &str) -> Result<u64, CatalogError>;
+
     /// The policy of a key, if one was ever put.
     fn key_policy(&self, key_id: &str) -> Result<Option<String>, CatalogError>;
 
@@ -243,11 +279,64 @@ pub trait Catalog: ram::RamCatalog + Send + Sync {
     /// Disks that meet `filter`, newest first.
     fn disks(&self, filter: &DiskFilter, page: Page) -> Result<Listed<DiskRecord>, CatalogError>;
 
-    /// The layers of a disk, bottom first.
+    /// The layers of a disk, bottom first. Where a parent is not in the catalog, the list begins
+    /// above it.
     fn layers(&self, disk_id: &str) -> Result<Vec<LayerRecord>, CatalogError>;
+
+    /// The layer with this id, whatever its state.
+    fn layer(&self, layer_id: &str) -> Result<Option<LayerRecord>, CatalogError>;
+
+    /// This layer and those it stands on, bottom first; as [`Catalog::layers`].
+    fn chain(&self, layer_id: &str) -> Result<Vec<LayerRecord>, CatalogError>;
+
+    /// Who refers to a layer.
+    fn layer_uses(&self, layer_id: &str) -> Result<LayerUses, CatalogError>;
+
+    /// Ids of the disks in whose chain a layer is, oldest first.
+    fn disks_over(&self, layer_id: &str) -> Result<Vec<String>, CatalogError>;
+
+    /// Layers, oldest first; all, or those in one state.
+    fn all_layers(
+        &self,
+        state: Option<LayerState>,
+        page: Page,
+    ) -> Result<Listed<LayerRecord>, CatalogError>;
+
+    /// Layers in state `Live` or `Condemned` that nobody refers to.
+    fn unreferenced_layers(&self) -> Result<Vec<LayerRecord>, CatalogError>;
+
+    /// Whole layers whose parent nobody needs but they, and that somebody else needs or
+    /// several do: what lies below can go up into them.
+    fn absorbing_layers(&self) -> Result<Vec<LayerRecord>, CatalogError>;
+
+    /// The snapshot with this id.
+    fn snapshot(&self, snapshot_id: &str) -> Result<Option<SnapshotRecord>, CatalogError>;
+
+    /// Snapshots that meet `filter`, newest first.
+    fn snapshots(
+        &self,
+        filter: &SnapshotFilter,
+        page: Page,
+    ) -> Result<Listed<SnapshotRecord>, CatalogError>;
+
+    /// The image with this id.
+    fn image(&self, image_id: &str) -> Result<Option<ImageRecord>, CatalogError>;
+
+    /// Images that meet `filter`, newest first.
+    fn images(&self, filter: &ImageFilter, page: Page)
+    -> Result<Listed<ImageRecord>, CatalogError>;
+
+    /// The job with this id.
+    fn job(&self, job_id: &str) -> Result<Option<JobRecord>, CatalogError>;
+
+    /// Jobs that meet `filter`, newest first.
+    fn jobs(&self, filter: &JobFilter, page: Page) -> Result<Listed<JobRecord>, CatalogError>;
 
     /// The root record, if a root key was ever set up.
     fn root(&self) -> Result<Option<RootRecord>, CatalogError>;
+
+    /// How the account stands with the KMS; open unless that was ever changed.
+    fn kms_status(&self) -> Result<KmsStatus, CatalogError>;
 
     /// Writes everything, as of one moment, into the empty file at `to`, while serving goes on.
     fn copy_to(&self, to: &Path) -> Result<(), CatalogError>;

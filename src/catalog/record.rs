@@ -19,6 +19,20 @@ pub enum KeyState {
     PendingImport,
 }
 
+/// How an account stands with the KMS (`AccountStatus`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KmsStatus {
+    /// Open: it serves.
+    #[default]
+    Enabled,
+    /// Not opened yet, or given up.
+    NotEnabled,
+    /// The account owes money: the KMS has stopped serving it.
+    InDebt,
+    /// It has owed money for too long.
+    Suspended,
+}
+
 /// A KMS key, without its material.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
@@ -93,6 +107,12 @@ pub struct AliasRecord {
 pub enum TaggedType {
     /// A KMS key.
     Key,
+    /// A disk.
+    Disk,
+    /// A snapshot.
+    Snapshot,
+    /// An image.
+    Image,
 }
 
 /// A tag: a note on a thing, which policies can ask for.
@@ -179,19 +199,18 @@ pub struct DiskRecord {
     pub limits: DiskLimits,
     /// Grows with each attach; names the writer that may write.
     pub epoch: u64,
-}
-
-/// One layer of a disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayerRecord {
-    /// UUID in text form, as in its LUKS2 header.
-    pub layer_id: String,
-    /// The disk it belongs to.
-    pub disk_id: String,
-    /// The layer below; `None` at the bottom.
-    pub parent: Option<String>,
-    /// File name inside the layer directory.
-    pub file_name: String,
+    /// The layer it writes to; the layers below that are its parents.
+    pub top_layer: String,
+    /// The snapshot it was made of; that need not exist any more.
+    pub source_snapshot: Option<String>,
+    /// The image it was made of; that need not exist any more.
+    pub source_image: Option<String>,
+    /// Whether several instances may write to it at a time: their file system sees to order.
+    pub multi_attach: bool,
+    /// The instances it is attached to beside `instance_id`.
+    pub more_instances: Vec<String>,
+    /// When it is deleted if nobody renews the lease; `None`: when somebody deletes it.
+    pub lease_ends: Option<Timestamp>,
 }
 
 /// How the root key is known again, and the one secret that it seals.
@@ -227,6 +246,25 @@ impl KeyState {
         [Self::Enabled, Self::Disabled, Self::PendingDeletion, Self::PendingImport]
             .into_iter()
             .find(|state| state.as_str() == text)
+    }
+}
+
+impl KmsStatus {
+    /// The published name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "Enabled",
+            Self::NotEnabled => "NotEnabled",
+            Self::InDebt => "InDebt",
+            Self::Suspended => "Suspended",
+        }
+    }
+
+    /// The status of this published name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Enabled, Self::NotEnabled, Self::InDebt, Self::Suspended]
+            .into_iter()
+            .find(|status| status.as_str() == text)
     }
 }
 
@@ -279,12 +317,17 @@ impl TaggedType {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Key => "key",
+            Self::Disk => "disk",
+            Self::Snapshot => "snapshot",
+            Self::Image => "image",
         }
     }
 
     /// The type of this published name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Key].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Key, Self::Disk, Self::Snapshot, Self::Image]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }
 

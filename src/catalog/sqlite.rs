@@ -17,8 +17,10 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use super::{
-    AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, Gate, KeyRecord, KeyVersionRecord,
-    LayerRecord, Listed, Operation, Page, RootRecord, TagFilter, TagRecord,
+    AliasRecord, Catalog, CatalogError, DiskFilter, DiskRecord, Gate, ImageFilter, ImageRecord,
+    JobFilter, JobRecord, KeyRecord, KeyVersionRecord, KmsStatus, LayerRecord, LayerState,
+    LayerUses, Listed, Operation, Page, RootRecord, SnapshotFilter, SnapshotRecord, TagFilter,
+    TagRecord,
 };
 
 mod change;
@@ -26,11 +28,15 @@ mod copy;
 mod question;
 mod ram;
 mod row;
+mod stack_change;
+mod stack_question;
+mod stack_row;
+mod upgrade;
 
 pub use copy::read_root;
 
-/// Format of the tables below; a file with a greater one is refused.
-const FORMAT: u32 = 1;
+/// Format of the tables; a file with a greater one is refused, one with a lesser one is upgraded.
+const FORMAT: u32 = 2;
 /// `SLDK`: tells our file from any other SQLite database.
 const APPLICATION_ID: i32 = 0x534c_444b;
 /// How long a statement waits for another process's lock before the call fails.
@@ -73,7 +79,7 @@ impl SqliteCatalog {
         let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
             .and_then(prepare_writer)
             .map_err(|error| failure(path, "opening it", Cause::Sqlite(error)))?;
-        check_or_create_format(path, &mut writer)?;
+        upgrade::check_or_create_format(path, &mut writer)?;
         check_integrity(path, &writer)?;
         let idle_readers = Mutex::new(Vec::new());
         Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), idle_readers })
@@ -150,6 +156,10 @@ impl Catalog for SqliteCatalog {
         self.read(|reader| question::key_versions(reader, key_id, page))
     }
 
+    fn reserved_wraps(&self, version_id: &str) -> Result<u64, CatalogError> {
+        self.read(|reader| question::reserved_wraps(reader, version_id))
+    }
+
     fn key_policy(&self, key_id: &str) -> Result<Option<String>, CatalogError> {
         self.read(|reader| question::key_policy(reader, key_id))
     }
@@ -179,11 +189,79 @@ impl Catalog for SqliteCatalog {
     }
 
     fn layers(&self, disk_id: &str) -> Result<Vec<LayerRecord>, CatalogError> {
-        self.read(|reader| question::layers(reader, disk_id)).map(bottom_first)
+        self.read(|reader| stack_question::layers(reader, disk_id))
+    }
+
+    fn layer(&self, layer_id: &str) -> Result<Option<LayerRecord>, CatalogError> {
+        self.read(|reader| stack_question::layer(reader, layer_id))
+    }
+
+    fn chain(&self, layer_id: &str) -> Result<Vec<LayerRecord>, CatalogError> {
+        self.read(|reader| stack_question::chain(reader, layer_id))
+    }
+
+    fn layer_uses(&self, layer_id: &str) -> Result<LayerUses, CatalogError> {
+        self.read(|reader| stack_question::layer_uses(reader, layer_id))
+    }
+
+    fn disks_over(&self, layer_id: &str) -> Result<Vec<String>, CatalogError> {
+        self.read(|reader| stack_question::disks_over(reader, layer_id))
+    }
+
+    fn all_layers(
+        &self,
+        state: Option<LayerState>,
+        page: Page,
+    ) -> Result<Listed<LayerRecord>, CatalogError> {
+        self.read(|reader| stack_question::all_layers(reader, state, page))
+    }
+
+    fn unreferenced_layers(&self) -> Result<Vec<LayerRecord>, CatalogError> {
+        self.read(stack_question::unreferenced)
+    }
+
+    fn absorbing_layers(&self) -> Result<Vec<LayerRecord>, CatalogError> {
+        self.read(stack_question::absorbing)
+    }
+
+    fn snapshot(&self, snapshot_id: &str) -> Result<Option<SnapshotRecord>, CatalogError> {
+        self.read(|reader| stack_question::snapshot(reader, snapshot_id))
+    }
+
+    fn snapshots(
+        &self,
+        filter: &SnapshotFilter,
+        page: Page,
+    ) -> Result<Listed<SnapshotRecord>, CatalogError> {
+        self.read(|reader| stack_question::snapshots(reader, filter, page))
+    }
+
+    fn image(&self, image_id: &str) -> Result<Option<ImageRecord>, CatalogError> {
+        self.read(|reader| stack_question::image(reader, image_id))
+    }
+
+    fn images(
+        &self,
+        filter: &ImageFilter,
+        page: Page,
+    ) -> Result<Listed<ImageRecord>, CatalogError> {
+        self.read(|reader| stack_question::images(reader, filter, page))
+    }
+
+    fn job(&self, job_id: &str) -> Result<Option<JobRecord>, CatalogError> {
+        self.read(|reader| stack_question::job(reader, job_id))
+    }
+
+    fn jobs(&self, filter: &JobFilter, page: Page) -> Result<Listed<JobRecord>, CatalogError> {
+        self.read(|reader| stack_question::jobs(reader, filter, page))
     }
 
     fn root(&self) -> Result<Option<RootRecord>, CatalogError> {
         self.read(question::root)
+    }
+
+    fn kms_status(&self) -> Result<KmsStatus, CatalogError> {
+        self.read(question::kms_status)
     }
 
     fn copy_to(&self, to: &Path) -> Result<(), CatalogError> {
@@ -256,41 +334,6 @@ fn prepare_writer(connection: Connection) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn check_or_create_format(path: &Path, writer: &mut Connection) -> Result<(), CatalogError> {
-    let opening = |error| failure(path, "reading its format", Cause::Sqlite(error));
-    let transaction =
-        writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(opening)?;
-    let number = |pragma| transaction.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let format = number("user_version").map_err(opening)?;
-    let application = number("application_id").map_err(opening)?;
-    let tables: i64 = transaction
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(opening)?;
-    if tables == 0 && format == 0 && application == 0 {
-        return create_tables(&transaction)
-            .and_then(|()| transaction.commit())
-            .map_err(|error| failure(path, "creating its tables", Cause::Sqlite(error)));
-    }
-    if application != i64::from(APPLICATION_ID) {
-        return Err(failure(path, "reading its format", Cause::Foreign));
-    }
-    match u32::try_from(format) {
-        Ok(FORMAT) => Ok(()),
-        Ok(found) if found > FORMAT => Err(CatalogError::Newer { found, known: FORMAT }),
-        _ => Err(failure(
-            path,
-            "reading its format",
-            Cause::Damaged(format!("no sealdisk ever wrote format {format}")),
-        )),
-    }
-}
-
-fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(include_str!("sqlite/tables.sql"))?;
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    connection.pragma_update(None, "user_version", FORMAT)
-}
-
 fn check_integrity(path: &Path, writer: &Connection) -> Result<(), CatalogError> {
     let verdict: String = writer
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
@@ -323,20 +366,6 @@ fn constraint_of(error: &rusqlite::Error) -> Option<i32> {
         }
         _ => None,
     }
-}
-
-/// Orders the layers of one disk by parentage. A bottom layer's parent is absent or another disk's.
-fn bottom_first(mut layers: Vec<LayerRecord>) -> Vec<LayerRecord> {
-    let mut ordered: Vec<LayerRecord> = Vec::with_capacity(layers.len());
-    while !layers.is_empty() {
-        let next = layers.iter().position(|layer| match ordered.last() {
-            Some(below) => layer.parent.as_ref() == Some(&below.layer_id),
-            None => !layers.iter().any(|other| layer.parent.as_ref() == Some(&other.layer_id)),
-        });
-        // A layer out of the chain keeps its place of insertion; the disk's opener judges it.
-        ordered.push(layers.remove(next.unwrap_or(0)));
-    }
-    ordered
 }
 
 impl fmt::Display for SqliteError {

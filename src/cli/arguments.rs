@@ -5,17 +5,24 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::account::AccountCommand;
 use super::backup::BackupCommand;
 use super::endpoint::Endpoint;
+use super::hsm::HsmCommand;
 pub use super::key_arguments::{
     AliasAndKey, AliasCommand, CreateKey, Input, KeyCommand, KeyName, Pairs, SignKey,
 };
 use super::output::Form;
 use super::ram::arguments::{PolicyCommand, RoleCommand, UserCommand};
 use super::root::RootCommand;
+use super::stack_arguments::tag;
+pub use super::stack_arguments::{
+    ChangeLayers, ImageCommand, JobCommand, ResetDisk, ResizeDisk, SetDiskKey, SnapshotCommand,
+};
 use super::trail::TrailCommand;
+use super::upkeep::{CatalogCommand, Check};
 use crate::config::quantity::{QuantityError, parse_size};
-use crate::config::{AddressError, parse_listen_address};
+use crate::config::{AddressError, TokenUri, parse_listen_address};
 use crate::limits::{BYTES_PER_SECOND_LIMITS, IOPS_LIMITS};
 use crate::units::ByteCount;
 
@@ -56,6 +63,24 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: DiskCommand,
+    },
+    /// Take, keep and bring back the states of disks
+    Snapshot {
+        /// What to do.
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+    /// Manage what disks are made of
+    Image {
+        /// What to do.
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    /// Look after what goes on in the background
+    Job {
+        /// What to do.
+        #[command(subcommand)]
+        command: JobCommand,
     },
     /// Manage the keys that wrap the disks' data keys
     Key {
@@ -99,12 +124,32 @@ pub enum Command {
         #[command(subcommand)]
         command: TrailCommand,
     },
+    /// Look at the account, try out what debt does
+    Account {
+        /// What to do.
+        #[command(subcommand)]
+        command: AccountCommand,
+    },
     /// Look at the root key, replace it
     Root {
         /// What to do.
         #[command(subcommand)]
         command: RootCommand,
     },
+    /// Look at the tokens that keep keys, and check them
+    Hsm {
+        /// What to do.
+        #[command(subcommand)]
+        command: HsmCommand,
+    },
+    /// Rebuild the catalog from the layers
+    Catalog {
+        /// What to do.
+        #[command(subcommand)]
+        command: CatalogCommand,
+    },
+    /// Hold the catalog and the layers against each other
+    Check(Check),
     /// Back up keys and all else the catalog knows, and restore it
     Backup {
         /// What to do.
@@ -141,6 +186,11 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR|off", requires = "dev", conflicts_with = "config",
           value_parser = listen)]
     pub http: Option<Listen>,
+    /// Keep keys of the protection level HSM in this token:
+    /// pkcs11:token=LABEL?module-path=/LIBRARY&pin-source=file:/PIN-FILE
+    #[arg(long, value_name = "URI", requires = "dev", conflicts_with = "config",
+          value_parser = TokenUri::parse)]
+    pub hsm: Option<TokenUri>,
 }
 
 /// An address to listen at; `None` is `off`.
@@ -155,6 +205,8 @@ pub enum DiskCommand {
         sealdisk disk create --name db --size 10GiB --attach\n  \
         sealdisk disk create --name c --size 1GiB --key-id alias/byok\n  \
         sealdisk disk create --name p --size 512M --unencrypted\n  \
+        sealdisk disk create --name web1 --image debian-12 --size 20GiB\n  \
+        sealdisk disk create --name look --snapshot before-upgrade --read-only\n  \
         sealdisk disk create --name l --size 1TiB --cache none --throughput-limit 200MiB")]
     Create(CreateDisk),
     /// List all disks
@@ -180,15 +232,54 @@ pub enum DiskCommand {
         sealdisk disk set db --cache none\n\n\
         Limits count at once, the cache mode from the next attach on.")]
     Set(SetDisk),
+    /// Make a disk larger, attached or not; clients see it when they connect again
+    #[command(after_help = "Example:\n  sealdisk disk resize db 20GiB")]
+    Resize(ResizeDisk),
+    /// Give a disk a fresh data key, in the background
+    #[command(
+        after_help = "Examples:\n  sealdisk disk rekey db\n  sealdisk disk rekey db --wait\n\n\
+        Snapshots keep the keys they were taken under."
+    )]
+    Rekey(ChangeLayers),
+    /// Put a disk under another KMS key, or encrypt a plain one, in the background
+    #[command(after_help = "Examples:\n  sealdisk disk set-key db --key-id alias/byok --wait\n  \
+        sealdisk disk set-key plain   # encrypts it under the service key")]
+    SetKey(SetDiskKey),
+    /// Make a disk independent of the layers below, in the background
+    #[command(after_help = "Example:\n  sealdisk disk flatten web1 --wait")]
+    Flatten(ChangeLayers),
+    /// Bring a detached disk back to one of its snapshots
+    #[command(after_help = "Example:\n  sealdisk disk reset db --snapshot before-upgrade")]
+    Reset(ResetDisk),
+    /// Bring a detached disk back to how it was made: empty, or its snapshot or image
+    #[command(after_help = "Example:\n  sealdisk disk reinit db --yes")]
+    Reinit {
+        /// Which.
+        #[command(flatten)]
+        disk: DiskName,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Wrap the data keys of a disk under the newest version of its KMS key; touches headers only
+    #[command(after_help = "Example:\n  sealdisk disk rewrap db\n\n\
+        The disk may be in use. All disks of a key at once: sealdisk key rewrap KEY")]
+    Rewrap(DiskName),
     /// Detach a disk: its clients are sent away, its key leaves memory
     #[command(after_help = "Example:\n  sealdisk disk detach db")]
     Detach(DiskName),
     /// Delete a disk and its data
-    #[command(after_help = "Examples:\n  sealdisk disk delete db\n  sealdisk disk delete db --yes")]
+    #[command(
+        after_help = "Examples:\n  sealdisk disk delete db\n  sealdisk disk delete db --yes\n  \
+        sealdisk disk delete db --erase"
+    )]
     Delete {
         /// Which.
         #[command(flatten)]
         disk: DiskName,
+        /// Destroy the wrapped data keys of what goes with it, on record in the trail
+        #[arg(long)]
+        erase: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -229,9 +320,15 @@ pub struct CreateDisk {
     /// Its name; also its export name
     #[arg(long)]
     pub name: Option<String>,
-    /// Its size: 10GiB, 512M, 1TiB
-    #[arg(long, value_parser = disk_size)]
-    pub size: ByteCount,
+    /// Its size: 10GiB, 512M, 1TiB; that of the snapshot or image without it
+    #[arg(long, value_parser = disk_size, required_unless_present_any = ["snapshot", "image"])]
+    pub size: Option<ByteCount>,
+    /// Begin with the data of this snapshot: id or unique name
+    #[arg(long, conflicts_with = "image")]
+    pub snapshot: Option<String>,
+    /// Begin with the data of this image: id or unique name
+    #[arg(long)]
+    pub image: Option<String>,
     /// What it is for
     #[arg(long)]
     pub description: Option<String>,
@@ -244,6 +341,12 @@ pub struct CreateDisk {
     /// Let clients only read
     #[arg(long)]
     pub read_only: bool,
+    /// Let several instances write to it at a time: for file systems of clusters alone
+    #[arg(long)]
+    pub multi_attach: bool,
+    /// A tag; may be said several times
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    pub tags: Vec<(String, String)>,
     /// Cache mode and limits.
     #[command(flatten)]
     pub performance: Performance,
@@ -318,6 +421,6 @@ fn listen(text: &str) -> Result<Listen, AddressError> {
     parse_listen_address(text).map(Listen)
 }
 
-fn disk_size(text: &str) -> Result<ByteCount, QuantityError> {
+pub(super) fn disk_size(text: &str) -> Result<ByteCount, QuantityError> {
     parse_size(text)
 }

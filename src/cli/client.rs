@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Request, Response, body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroize::Zeroizing;
 
 use super::endpoint::{self, Endpoint};
 use super::failure::Failure;
+pub(super) use crate::kms::remote::exchange::encode;
+use crate::kms::remote::exchange::{Answer, exchange};
 
 /// Time a call may take, fsyncs of the daemon included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -38,12 +39,6 @@ pub(super) type Parameters<'a> = &'a [(&'a str, &'a str)];
 pub(super) struct Client {
     endpoint: Endpoint,
     runtime: Runtime,
-}
-
-/// An answer that came: its HTTP status, and its body in memory that is wiped.
-struct Answer {
-    status: u16,
-    body: Zeroizing<Vec<u8>>,
 }
 
 impl Client {
@@ -123,20 +118,20 @@ impl Client {
         Ok(all)
     }
 
-    async fn exchange(&self, form: String) -> Result<Answer, Box<dyn std::error::Error>> {
-        let (host, response) = match &self.endpoint {
+    async fn exchange(
+        &self,
+        form: String,
+    ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+        match &self.endpoint {
             Endpoint::Unix(path) => {
-                let host = "localhost";
-                (host, send(UnixStream::connect(path).await?, request(host, form)?).await?)
+                let stream = UnixStream::connect(path).await?;
+                exchange(stream, request("localhost", form)?, ANSWER_BYTES_MAX).await
             }
             Endpoint::Http(host) => {
                 let stream = TcpStream::connect(host.as_str()).await?;
-                (host.as_str(), send(stream, request(host, form)?).await?)
+                exchange(stream, request(host, form)?, ANSWER_BYTES_MAX).await
             }
-        };
-        tracing::trace!(host, status = response.status().as_u16(), "answered");
-        let status = response.status().as_u16();
-        Ok(Answer { status, body: read_body(response).await? })
+        }
     }
 
     fn refusal(&self, answer: &Answer) -> Failure {
@@ -159,53 +154,43 @@ impl Client {
     }
 }
 
+/// Ctrl-C and a request to end, heard instead of obeyed: what was begun is tidied up first.
+pub(super) struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    /// From now on.
+    pub(super) fn listen(client: &Client) -> Result<Self, Failure> {
+        let _inside = client.runtime.enter();
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::new(format!("signals cannot be heard: {error}")))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for one, `patience` at most.
+    pub(super) fn came_within(&mut self, client: &Client, patience: Duration) -> bool {
+        client.runtime.block_on(async {
+            tokio::select! {
+                _ = self.interrupt.recv() => true,
+                _ = self.terminate.recv() => true,
+                () = tokio::time::sleep(patience) => false,
+            }
+        })
+    }
+}
+
 fn request(host: &str, form: String) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
     Request::post("/")
         .header(HOST, host)
         .header(USER_AGENT, concat!("sealdisk/", env!("CARGO_PKG_VERSION")))
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Full::new(form.into()))
-}
-
-async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the answer; an error on it shows in the answer as well.
-    tokio::spawn(connection);
-    sender.send_request(request).await
-}
-
-async fn read_body(
-    response: Response<Incoming>,
-) -> Result<Zeroizing<Vec<u8>>, Box<dyn std::error::Error>> {
-    let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let expected = length.and_then(|text| text.parse().ok()).unwrap_or(0).min(ANSWER_BYTES_MAX);
-    let mut kept = Zeroizing::new(Vec::with_capacity(expected));
-    let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if kept.len() + data.len() > ANSWER_BYTES_MAX {
-            return Err("the answer is too long".into());
-        }
-        kept.extend_from_slice(&data);
-    }
-    Ok(kept)
-}
-
-/// Percent-encodes for a form, or for a query: RFC 3986 unreserved characters stay.
-pub(super) fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 /// The text of a field; empty if it is absent or no text.
@@ -217,14 +202,4 @@ pub(super) fn text<'a>(item: &'a Value, field: &str) -> &'a str {
 pub(super) fn wrapped(outer: &str, inner: &str, items: &[Value]) -> Value {
     let total = items.len();
     json!({outer: {inner: items}, "TotalCount": total})
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn encoding_keeps_only_unreserved_characters() {
-        assert_eq!(encode("alias/a b~ü"), "alias%2Fa%20b~%C3%BC");
-    }
 }

@@ -5,9 +5,12 @@ use serde_json::{Value, json};
 use super::arguments::{CreateDisk, DiskCommand, Performance, SetDisk};
 use super::client::{Client, ECS, KMS, OWN, encode, text, wrapped};
 use super::failure::Failure;
+use super::find::{DISK, IMAGE, SNAPSHOT};
 use super::output::{Cell, Output, Table, human_age, human_size, render_fields};
-use super::{export, key};
+use super::snapshot::{numbered_tags, tags_of};
+use super::{disk_layers, export, key};
 use crate::clock::{Clock, SystemClock};
+use crate::units::ByteCount;
 
 const GIB: u64 = 1 << 30;
 
@@ -21,17 +24,30 @@ pub(super) fn run(command: DiskCommand, client: &Client, output: &Output) -> Res
         DiskCommand::List => list(client, output),
         DiskCommand::Show(disk) => show(&find(client, &disk.disk)?, client, output),
         DiskCommand::Attach { disk, instance } => {
-            let id = id_of(client, &disk.disk)?;
+            let id = DISK.id_of(client, &disk.disk)?;
             client.call(ECS, "AttachDisk", &[("DiskId", &id), ("InstanceId", &instance)])?;
-            show(&by_id(client, &id)?, client, output)
+            show(&find(client, &id)?, client, output)
         }
+        DiskCommand::Resize(resize) => show(&disk_layers::resize(&resize, client)?, client, output),
+        DiskCommand::Rekey(change) => disk_layers::change("RekeyDisk", &change, client, output),
+        DiskCommand::SetKey(set) => disk_layers::set_key(&set, client, output),
+        DiskCommand::Flatten(change) => disk_layers::change("FlattenDisk", &change, client, output),
+        DiskCommand::Reset(reset) => disk_layers::reset(&reset, client, output),
+        DiskCommand::Reinit { disk, yes } => disk_layers::reinit((&disk.disk, yes), client, output),
         DiskCommand::Set(set) => set_disk(&set, client, output),
-        DiskCommand::Detach(disk) => {
-            let id = id_of(client, &disk.disk)?;
-            detach(client, &id)?;
-            show(&by_id(client, &id)?, client, output)
+        DiskCommand::Rewrap(disk) => {
+            let id = DISK.id_of(client, &disk.disk)?;
+            let answer = client.call(OWN, "RewrapDisk", &[("DiskId", &id)])?;
+            output.answer(&answer, || rewrapped(&answer))
         }
-        DiskCommand::Delete { disk, yes } => delete(&disk.disk, yes, client, output),
+        DiskCommand::Detach(disk) => {
+            let id = DISK.id_of(client, &disk.disk)?;
+            detach(client, &id)?;
+            show(&find(client, &id)?, client, output)
+        }
+        DiskCommand::Delete { disk, erase, yes } => {
+            delete(&disk.disk, (erase, yes), client, output)
+        }
         DiskCommand::Uri(disk) => uri(&find(client, &disk.disk)?, client, output),
         DiskCommand::ExportKey { disk, to, yes } => {
             let disk = find(client, &disk.disk)?;
@@ -41,26 +57,9 @@ pub(super) fn run(command: DiskCommand, client: &Client, output: &Output) -> Res
 }
 
 fn create_disk(create: &CreateDisk, client: &Client, output: &Output) -> Result<(), Failure> {
-    let bytes = create.size.get();
-    let speed = performance(&create.performance);
-    // The published action counts whole GiB and knows no read-only disks, cache modes or limits.
-    let is_published =
-        bytes.is_multiple_of(GIB) && bytes > 0 && !create.read_only && speed.is_empty();
-    let size = if is_published { bytes / GIB } else { bytes }.to_string();
-    let encrypted = (!create.unencrypted).to_string();
-    let named = create.key_id.as_deref().filter(|key| *key != SERVICE_KEY);
-    let key_id = named.map(|key| consented(client, key)).transpose()?;
-    let mut parameters = vec![("Encrypted", encrypted.as_str())];
-    parameters.push((if is_published { "Size" } else { "SizeBytes" }, &size));
-    parameters.extend(create.name.iter().map(|name| ("DiskName", name.as_str())));
-    parameters.extend(create.description.iter().map(|text| ("Description", text.as_str())));
-    parameters.extend(key_id.iter().map(|key| ("KMSKeyId", key.as_str())));
-    parameters.extend(speed.iter().map(|(name, value)| (*name, value.as_str())));
-    if create.read_only {
-        parameters.push(("ReadOnly", "true"));
-    }
-    let (version, action) =
-        if is_published { (ECS, "CreateDisk") } else { (OWN, "CreateLocalDisk") };
+    let ((version, action), parameters) = new_disk(create, client)?;
+    let parameters: Vec<(&str, &str)> =
+        parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let created = client.call(version, action, &parameters)?;
     let id = text(&created, "DiskId");
     if create.attach {
@@ -70,12 +69,55 @@ fn create_disk(create: &CreateDisk, client: &Client, output: &Output) -> Result<
             ..failure
         })?;
     }
-    let disk = by_id(client, id)?;
+    let disk = find(client, id)?;
     show(&disk, client, output)?;
     if output.is_for_people() && create.attach {
         output.note(&format!("\nsealdisk disk uri {id}   shows how to connect"))?;
     }
     Ok(())
+}
+
+type Action = (&'static str, &'static str);
+
+/// The action that makes the disk, and its parameters.
+fn new_disk(
+    create: &CreateDisk,
+    client: &Client,
+) -> Result<(Action, Vec<(String, String)>), Failure> {
+    let speed = performance(&create.performance);
+    let snapshot = create.snapshot.as_deref().map(|name| SNAPSHOT.id_of(client, name));
+    let image = create.image.as_deref().map(|name| IMAGE.id_of(client, name));
+    let (snapshot, image) = (snapshot.transpose()?, image.transpose()?);
+    // The published action counts whole GiB and knows neither read-only disks nor images of data
+    // disks, cache modes or limits.
+    let is_whole = |size: ByteCount| size.get().is_multiple_of(GIB) && size.get() > 0;
+    let is_published = create.size.is_none_or(is_whole)
+        && image.is_none()
+        && !create.read_only
+        && speed.is_empty();
+    let key_id = create.key_id.as_deref().filter(|key| *key != SERVICE_KEY);
+    let key_id = key_id.map(|key| consented(client, key)).transpose()?;
+    let mut parameters = vec![("Encrypted", (!create.unencrypted).to_string())];
+    parameters.extend(create.size.map(|size| match is_published {
+        true => ("Size", (size.get() / GIB).to_string()),
+        false => ("SizeBytes", size.get().to_string()),
+    }));
+    parameters.extend(snapshot.map(|id| ("SnapshotId", id)));
+    parameters.extend(image.map(|id| ("ImageId", id)));
+    parameters.extend(create.name.clone().map(|name| ("DiskName", name)));
+    parameters.extend(create.description.clone().map(|text| ("Description", text)));
+    parameters.extend(key_id.map(|key| ("KMSKeyId", key)));
+    parameters.extend(speed);
+    if create.read_only {
+        parameters.push(("ReadOnly", "true".to_owned()));
+    }
+    if create.multi_attach {
+        parameters.push(("MultiAttach", "Enabled".to_owned()));
+    }
+    let named = parameters.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let parameters = named.chain(numbered_tags(&create.tags)).collect();
+    let action = if is_published { (ECS, "CreateDisk") } else { (OWN, "CreateLocalDisk") };
+    Ok((action, parameters))
 }
 
 fn set_disk(set: &SetDisk, client: &Client, output: &Output) -> Result<(), Failure> {
@@ -85,7 +127,7 @@ fn set_disk(set: &SetDisk, client: &Client, output: &Output) -> Result<(), Failu
     let mut parameters = vec![("DiskId", id)];
     parameters.extend(speed.iter().map(|(name, value)| (*name, value.as_str())));
     client.call(OWN, "ModifyDiskPerformance", &parameters)?;
-    let after = by_id(client, id)?;
+    let after = find(client, id)?;
     show(&after, client, output)?;
     if text(&after, "Status") == "In_use" && before["Cache"] != after["Cache"] {
         output.note("\nthe cache mode changes when the disk is next attached")?;
@@ -101,10 +143,9 @@ fn performance(given: &Performance) -> Vec<(&'static str, String)> {
     [cache, iops, bytes].into_iter().flatten().collect()
 }
 
-/// Detaches from whatever instance the disk is attached to.
 /// The key of a new disk, with its owner's consent that the disk service uses it. A KMS on another
 /// host knows neither our aliases nor our consent: there the key is named as it is.
-fn consented(client: &Client, key: &str) -> Result<String, Failure> {
+pub(super) fn consented(client: &Client, key: &str) -> Result<String, Failure> {
     let server = client.call(OWN, "DescribeServer", &[])?;
     if server["RemoteKms"].is_string() {
         return Ok(key.to_owned());
@@ -114,8 +155,9 @@ fn consented(client: &Client, key: &str) -> Result<String, Failure> {
     Ok(id)
 }
 
+/// Detaches from whatever instance the disk is attached to.
 fn detach(client: &Client, id: &str) -> Result<(), Failure> {
-    let disk = by_id(client, id)?;
+    let disk = find(client, id)?;
     let instance = text(&disk, "InstanceId");
     let mut parameters = vec![("DiskId", id)];
     if !instance.is_empty() {
@@ -124,7 +166,12 @@ fn detach(client: &Client, id: &str) -> Result<(), Failure> {
     client.call(ECS, "DetachDisk", &parameters).map(drop)
 }
 
-fn delete(name: &str, yes: bool, client: &Client, output: &Output) -> Result<(), Failure> {
+fn delete(
+    name: &str,
+    (erase, yes): (bool, bool),
+    client: &Client,
+    output: &Output,
+) -> Result<(), Failure> {
     let disk = find(client, name)?;
     let id = text(&disk, "DiskId");
     if !yes {
@@ -133,13 +180,14 @@ fn delete(name: &str, yes: bool, client: &Client, output: &Output) -> Result<(),
             "Delete disk {id} {name} ({size})? Its data cannot be brought back."
         ))?;
     }
-    client.call(ECS, "DeleteDisk", &[("DiskId", id)])?;
+    let (version, action) = if erase { (OWN, "EraseDisk") } else { (ECS, "DeleteDisk") };
+    client.call(version, action, &[("DiskId", id)])?;
     output.answer(&json!({"DiskId": id}), || format!("deleted {id}\n"))
 }
 
 fn list(client: &Client, output: &Output) -> Result<(), Failure> {
-    let disks = client.list_all((ECS, "DescribeDisks"), &[], ("Disks", "Disk"))?;
-    let names = if output.is_for_people() { KeyNames::read(client) } else { KeyNames(vec![]) };
+    let disks = DISK.list(client, &[])?;
+    let names = KeyNames::for_people(client, output);
     let now = SystemClock::new().now();
     let mut table =
         Table::new(&["DISK ID", "NAME", "SIZE", "STATUS", "INSTANCE", "KEY", "CREATED"]);
@@ -163,6 +211,7 @@ fn show(disk: &Value, client: &Client, output: &Output) -> Result<(), Failure> {
     let layers = client.call(OWN, "DescribeDiskLayers", &[("DiskId", id)])?;
     let mut shown = disk.clone();
     shown["LayerFiles"] = layers["LayerFiles"].clone();
+    shown["Layers"] = layers["Layers"].clone();
     output.answer(&shown, || {
         let files = layers["LayerFiles"].as_array().map_or(&[][..], Vec::as_slice);
         let files: Vec<&str> = files.iter().filter_map(Value::as_str).collect();
@@ -176,10 +225,13 @@ fn show(disk: &Value, client: &Client, output: &Output) -> Result<(), Failure> {
             ("Instance", text(disk, "InstanceId").to_owned()),
             ("Encrypted", if disk["Encrypted"] == true { "yes" } else { "NO" }.to_owned()),
             ("KMS key", KeyNames::read(client).of(disk)),
+            ("Made of", source_of(disk).to_owned()),
+            ("Key use", key_use(disk, &layers)),
             ("Cache", text(disk, "Cache").to_owned()),
             ("Limits", limits_of(disk)),
             ("Created", text(disk, "CreationTime").to_owned()),
             ("Attached", text(disk, "AttachedTime").to_owned()),
+            ("Tags", tags_of(disk)),
             ("Layers", files.join("\n             ")),
         ])
     })
@@ -256,56 +308,20 @@ pub(super) fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// The disk of this id or unique name.
 fn find(client: &Client, disk: &str) -> Result<Value, Failure> {
-    if is_disk_id(disk) {
-        return by_id(client, disk);
-    }
-    let found =
-        client.list_all((ECS, "DescribeDisks"), &[("DiskName", disk)], ("Disks", "Disk"))?;
-    only_one(disk, found)
+    DISK.find(client, disk)
 }
 
-/// The only one of the disks found under a name.
-fn only_one(name: &str, mut found: Vec<Value>) -> Result<Value, Failure> {
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        0 => {
-            let message = format!("there is no disk {name}");
-            Err(Failure::refused("InvalidDiskId.NotFound", &message, None))
-        }
-        count => {
-            let ids: Vec<&str> = found.iter().map(|disk| text(disk, "DiskId")).collect();
-            let message = format!("{count} disks are called {name}: {}", ids.join(", "));
-            Err(Failure::new(message).hint("use one of these ids"))
-        }
-    }
-}
-
-pub(super) fn id_of(client: &Client, disk: &str) -> Result<String, Failure> {
-    if is_disk_id(disk) {
-        return Ok(disk.to_owned());
-    }
-    Ok(text(&find(client, disk)?, "DiskId").to_owned())
-}
-
-fn by_id(client: &Client, id: &str) -> Result<Value, Failure> {
-    let ids = json!([id]).to_string();
-    let mut answer = client.call(ECS, "DescribeDisks", &[("DiskIds", &ids)])?;
-    match answer.pointer_mut("/Disks/Disk/0") {
-        Some(disk) => Ok(disk.take()),
-        None => only_one(id, vec![]),
-    }
-}
-
-/// `d-` and 20 lower-case letters or digits; names never look so.
-fn is_disk_id(text: &str) -> bool {
-    let is_known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    text.strip_prefix("d-").is_some_and(|rest| rest.len() == 20 && rest.bytes().all(is_known))
-}
-
-fn size_of(disk: &Value) -> String {
+pub(super) fn size_of(disk: &Value) -> String {
     human_size(disk["SizeBytes"].as_u64().unwrap_or_default())
+}
+
+/// The snapshot or image it began as.
+fn source_of(disk: &Value) -> &str {
+    match text(disk, "SourceSnapshotId") {
+        "" => text(disk, "ImageId"),
+        snapshot => snapshot,
+    }
 }
 
 /// `5000 requests/s, 200 MiB/s`; nothing where there is no limit.
@@ -316,20 +332,54 @@ fn limits_of(disk: &Value) -> String {
     [iops, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-fn or_dash(text: &str) -> &str {
+/// `3 data keys rewrapped, 1 was under the newest version`.
+pub(super) fn rewrapped(answer: &Value) -> String {
+    let count = |name: &str| answer[name].as_u64().unwrap_or_default();
+    let keys = |n: u64| if n == 1 { "1 data key".to_owned() } else { format!("{n} data keys") };
+    let mut said = format!("{} wrapped anew", keys(count("Rewrapped")));
+    let beside = [
+        (count("Newest"), "under the newest version already"),
+        (count("Unencrypted"), "not encrypted"),
+    ];
+    for (number, what) in beside.into_iter().filter(|(number, _)| *number > 0) {
+        said.push_str(&format!(", {number} {what}"));
+    }
+    said + "\n"
+}
+
+/// How much the data key of the disk has encrypted that has encrypted the most.
+fn key_use(disk: &Value, layers: &Value) -> String {
+    let layers = layers["Layers"].as_array().map_or(&[][..], Vec::as_slice);
+    let most = layers.iter().filter(|layer| layer["KMSKeyId"].is_string());
+    let Some(most) = most.max_by_key(|layer| layer["KeyBytes"].as_u64()) else {
+        return String::new();
+    };
+    let bytes = human_size(most["KeyBytes"].as_u64().unwrap_or_default());
+    match most["RekeyAdvised"] == true {
+        true => format!("{bytes} encrypted: time for sealdisk disk rekey {}", text(disk, "DiskId")),
+        false => format!("{bytes} encrypted"),
+    }
+}
+
+pub(super) fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
 /// Aliases by key id: people know their keys by name.
-struct KeyNames(Vec<Value>);
+pub(super) struct KeyNames(Vec<Value>);
 
 impl KeyNames {
     /// Best effort: where aliases cannot be read, ids do.
-    fn read(client: &Client) -> Self {
+    pub(super) fn read(client: &Client) -> Self {
         Self(client.list_all((KMS, "ListAliases"), &[], ("Aliases", "Alias")).unwrap_or_default())
     }
 
-    fn of(&self, disk: &Value) -> String {
+    /// As [`KeyNames::read`], where anybody will see them.
+    pub(super) fn for_people(client: &Client, output: &Output) -> Self {
+        if output.is_for_people() { Self::read(client) } else { Self(Vec::new()) }
+    }
+
+    pub(super) fn of(&self, disk: &Value) -> String {
         let key_id = text(disk, "KMSKeyId");
         if disk["Encrypted"] != true {
             return "none: unencrypted".to_owned();
@@ -366,30 +416,10 @@ mod tests {
     }
 
     #[test]
-    fn disk_ids_are_told_from_names() {
-        assert!(is_disk_id("d-bp1aaaaaaaaaaaaaaaaa"));
-        for name in ["d-bp1", "db", "d-BP1AAAAAAAAAAAAAAAAA", "d-bp1aaaaaaaaaaaaaaaaaa"] {
-            assert!(!is_disk_id(name), "{name}");
-        }
-    }
-
-    #[test]
     fn limits_are_shown_where_there_are_any() {
         let disk = json!({"IopsLimit": 5000, "BytesPerSecondLimit": 200 << 20});
         assert_eq!(limits_of(&disk), "5000 requests/s, 200 MiB/s");
         assert_eq!(limits_of(&json!({"IopsLimit": null, "BytesPerSecondLimit": null})), "");
-    }
-
-    #[test]
-    fn an_ambiguous_name_lists_the_ids() {
-        let failure = only_one("db", vec![json!({"DiskId": "d-1"}), json!({"DiskId": "d-2"})]);
-        assert_eq!(failure.unwrap_err().message, "2 disks are called db: d-1, d-2");
-        let failure = only_one("db", vec![]).unwrap_err();
-        assert_eq!(
-            failure.to_string(),
-            "error: there is no disk db\n  code: InvalidDiskId.NotFound\n  \
-             hint: sealdisk disk list shows the disks there are"
-        );
     }
 
     #[test]

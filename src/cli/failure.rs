@@ -54,6 +54,12 @@ impl Failure {
 fn hint_for(code: &str) -> Option<&'static str> {
     Some(match code {
         "InvalidDiskId.NotFound" => "sealdisk disk list shows the disks there are",
+        "InvalidSnapshotId.NotFound" => "sealdisk snapshot list shows the snapshots there are",
+        "InvalidImageId.NotFound" => "sealdisk image list shows the images there are",
+        "InvalidJobId.NotFound" => "sealdisk job list shows the jobs there are",
+        "SnapshotCreatedDisk" | "SnapshotCreatedImage" | "ImageUsedByDisk" => {
+            "--force deletes it all the same; what was made of it keeps its data"
+        }
         "IncorrectDiskStatus" => "sealdisk disk show DISK tells its status",
         "Forbidden.KeyNotFound" | "InvalidParameter.KMSKeyId.NotFound" => {
             "sealdisk key list shows the keys there are"

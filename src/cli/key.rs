@@ -5,10 +5,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::arguments::{CreateKey, KeyCommand};
-use super::client::{Client, KMS, text, wrapped};
+use super::client::{Client, KMS, OWN, text, wrapped};
 use super::failure::Failure;
 use super::output::{Cell, Output, Table, human_age, render_fields};
-use super::{key_import, key_use};
+use super::{disk, key_import, key_use};
 use crate::clock::{Clock, SystemClock};
 use crate::kms::DISK_CONSENT_TAG;
 
@@ -40,7 +40,13 @@ pub(super) fn run(command: KeyCommand, client: &Client, output: &Output) -> Resu
             output.note(&format!("\nsealdisk key cancel-deletion {}   keeps it", key.key))
         }
         K::CancelDeletion(key) => change("CancelKeyDeletion", &key.key, &[]),
-        K::Rotate { key, every, never } => rotate(client, output, &key.key, (every, never)),
+        K::Rotate { key, now: true, .. } => {
+            let id = resolve(client, &key.key)?;
+            client.call(OWN, "RotateKey", &[("KeyId", &id)])?;
+            show(&describe(client, &id)?, output)
+        }
+        K::Rotate { key, every, never, .. } => rotate(client, output, &key.key, (every, never)),
+        K::Rewrap(key) => rewrap(client, output, &key.key),
         K::Versions(key) => versions(client, output, &key.key),
         K::Import { key, material, expires } => {
             let id = resolve(client, &key.key)?;
@@ -60,6 +66,16 @@ pub(super) fn run(command: KeyCommand, client: &Client, output: &Output) -> Resu
         K::Policy { key, set } => policy(client, output, &key.key, set.as_deref()),
         used => key_use::run(used, client, output),
     }
+}
+
+fn rewrap(client: &Client, output: &Output, key: &str) -> Result<(), Failure> {
+    let answer = client.call(OWN, "RewrapKey", &[("KeyId", key)])?;
+    output.answer(&answer, || disk::rewrapped(&answer))?;
+    let failed = answer["Failed"].as_array().map_or(&[][..], Vec::as_slice);
+    let Some(first) = failed.first() else { return Ok(()) };
+    let (layer, why) = (text(first, "LayerId"), text(first, "Message"));
+    let message = format!("{} layers were left as they were; {layer}: {why}", failed.len());
+    Err(Failure::new(message).hint("mend the cause and call it again"))
 }
 
 /// The id of a key given by id or alias: management actions take ids alone.
@@ -99,6 +115,7 @@ fn create(wanted: &CreateKey, client: &Client, output: &Output) -> Result<(), Fa
     let optional = [
         ("KeySpec", wanted.spec.as_deref()),
         ("KeyUsage", wanted.usage.as_deref()),
+        ("ProtectionLevel", wanted.protection_level.as_deref()),
         ("Origin", wanted.origin.as_deref()),
         ("DKMSInstanceId", wanted.instance.as_deref()),
         ("RotationInterval", wanted.rotate_every.as_deref()),
@@ -137,7 +154,7 @@ fn rotate(
         }
         None if never => change(client, output, "UpdateRotationPolicy", (key, &[switch("false")])),
         None => change(client, output, "CreateKeyVersion", (key, &[])).map_err(|failure| {
-            failure.hint("only key pairs, once a week; others take --every SPAN")
+            failure.hint("only key pairs, once a week; others take --now or --every SPAN")
         }),
     }
 }

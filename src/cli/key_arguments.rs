@@ -14,6 +14,7 @@ pub enum KeyCommand {
         sealdisk key create --description 'the database'\n  \
         sealdisk key create --rotate-every 90d --tag team=db\n  \
         sealdisk key create --origin EXTERNAL          # then: sealdisk key import\n  \
+        sealdisk key create --protection-level HSM     # kept in a token, see docs/hsm.md\n  \
         sealdisk key create --spec EC_P256             # signs")]
     Create(CreateKey),
     /// List all keys
@@ -73,9 +74,10 @@ pub enum KeyCommand {
     CancelDeletion(KeyName),
     /// Rotate a key: by the clock, or a key pair by hand
     #[command(
-        group = clap::ArgGroup::new("when").args(["every", "never"]),
+        group = clap::ArgGroup::new("when").args(["every", "never", "now"]),
         after_help = "Examples:\n  sealdisk key rotate alias/byok --every 90d\n  \
             sealdisk key rotate alias/byok --never\n  \
+            sealdisk key rotate alias/byok --now\n  \
             sealdisk key rotate alias/signer        # a key pair: a new version, once a week\n\n\
             Old versions stay: what they encrypted is decrypted for ever."
     )]
@@ -89,7 +91,14 @@ pub enum KeyCommand {
         /// No more new versions by themselves
         #[arg(long)]
         never: bool,
+        /// A new version at once; a key pair gets one without this too
+        #[arg(long)]
+        now: bool,
     },
+    /// Wrap all data keys under a key under its newest version; touches headers only
+    #[command(after_help = "Example:\n  sealdisk key rewrap alias/byok\n\n\
+        The disks may be in use. Cut off, it goes on where it was when it is called again.")]
+    Rewrap(KeyName),
     /// List the versions of a key, oldest first
     #[command(after_help = "Example:\n  sealdisk key versions alias/byok")]
     Versions(KeyName),
@@ -242,6 +251,9 @@ pub struct CreateKey {
     /// ENCRYPT/DECRYPT or SIGN/VERIFY; what can sign, signs without this
     #[arg(long)]
     pub usage: Option<String>,
+    /// SOFTWARE or HSM: where its material is kept
+    #[arg(long, value_name = "LEVEL")]
+    pub protection_level: Option<String>,
     /// EXTERNAL: its material comes from you, by key import
     #[arg(long)]
     pub origin: Option<String>,

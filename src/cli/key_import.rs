@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::client::{Client, KMS, text};
 use super::failure::Failure;
+use super::key::describe;
 use super::output::Output;
 use crate::clock::Timestamp;
 use crate::crypto::asymmetric::{Padding, encrypt};
@@ -27,15 +28,24 @@ pub(super) fn run(
     (client, output): (&Client, &Output),
 ) -> Result<(), Failure> {
     let material = read(material, output)?;
-    let wanted = [
-        ("KeyId", key_id),
-        ("WrappingAlgorithm", "RSAES_OAEP_SHA_256"),
-        ("WrappingKeySpec", "RSA_2048"),
-    ];
-    let given = client.call(KMS, "GetParametersForImport", &wanted)?;
+    let described = describe(client, key_id)?;
+    // The published size; a token's pair can be larger.
+    let spec = if text(&described, "ProtectionLevel") == "HSM" { "RSA_3072" } else { "RSA_2048" };
+    let ask = |algorithm| {
+        let wanted =
+            [("KeyId", key_id), ("WrappingAlgorithm", algorithm), ("WrappingKeySpec", spec)];
+        client.call(KMS, "GetParametersForImport", &wanted)
+    };
+    let (given, padding) = match ask("RSAES_OAEP_SHA_256") {
+        // A token that has nothing else says so.
+        Err(failure) if failure.message.contains("RSAES_OAEP_SHA_1") => {
+            (ask("RSAES_OAEP_SHA_1")?, Padding::OaepSha1)
+        }
+        given => (given?, Padding::OaepSha256),
+    };
     let unreadable = || Failure::new("the daemon's answer cannot be read");
     let public_key = STANDARD.decode(text(&given, "PublicKey")).map_err(|_| unreadable())?;
-    let wrapped = encrypt(&public_key, Padding::OaepSha256, material.expose());
+    let wrapped = encrypt(&public_key, padding, material.expose());
     let wrapped = STANDARD.encode(wrapped.map_err(|_| unreadable())?);
     let expires = expires.map_or(0, Timestamp::unix_seconds).to_string();
     let import = [

@@ -8,26 +8,39 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+pub mod account;
 mod alias;
 pub mod arguments;
 pub mod backup;
 mod client;
 mod disk;
+mod disk_layers;
 pub mod endpoint;
 mod export;
 pub mod failure;
+mod find;
+pub mod hsm;
+mod image;
+mod job;
 mod key;
 mod key_arguments;
 mod key_import;
 mod key_use;
 mod layer;
+mod leased_disk;
 pub mod output;
+mod progress;
+mod qemu_img;
 pub mod ram;
 pub mod root;
 mod root_source;
 mod serve;
+mod snapshot;
+mod snapshot_backup;
+mod stack_arguments;
 pub mod trail;
 mod trail_check;
+pub mod upkeep;
 
 use arguments::{Arguments, Command};
 use client::Client;
@@ -59,6 +72,9 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
     match arguments.command {
         Command::Serve(serve) => serve::run(&serve, output),
         Command::Disk { command } => disk::run(command, &client()?, output),
+        Command::Snapshot { command } => snapshot::run(command, &client()?, output),
+        Command::Image { command } => image::run(command, &client()?, output),
+        Command::Job { command } => job::run(command, &client()?, output),
         Command::Key { command } => key::run(command, &client()?, output),
         Command::Alias { command } => alias::run(command, &client()?, output),
         Command::User { command } => ram::user::run(command, &client()?, output),
@@ -66,7 +82,11 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Policy { command } => ram::policy::run(command, &client()?, output),
         Command::Layer { command } => layer::run(&command, output),
         Command::Trail { command } => trail::run(&command, client, output),
+        Command::Account { command } => account::run(&command, &client()?, output),
         Command::Root { command } => root::run(&command, &client()?, output),
+        Command::Hsm { command } => hsm::run(&command, client, output),
+        Command::Catalog { command } => upkeep::catalog(&command, output),
+        Command::Check(check) => upkeep::check(&check, client, output),
         Command::Backup { command } => backup::run(&command, client, output),
     }
 }

@@ -61,10 +61,9 @@ impl Cell {
     /// A status of disk or key; its colour tells what it means.
     pub fn status(text: &str) -> Self {
         let tone = match text {
-            "In_use" | "Enabled" | "Active" => Tone::Good,
-            "Disabled" | "Inactive" | "PendingDeletion" | "PendingImport" | "Creating" => {
-                Tone::Doubtful
-            }
+            "In_use" | "Enabled" | "Active" | "accomplished" | "done" => Tone::Good,
+            "Disabled" | "Inactive" | "PendingDeletion" | "PendingImport" | "Creating"
+            | "CreateFailed" | "failed" | "paused" | "progressing" => Tone::Doubtful,
             _ => Tone::Plain,
         };
         Self { text: text.to_owned(), tone }
@@ -176,6 +175,22 @@ impl Output {
     /// Tells a person something beside the answer, on standard error.
     pub fn note(&self, text: &str) -> Result<(), Failure> {
         Ok(writeln!(io::stderr().lock(), "{text}")?)
+    }
+
+    /// Shows how far something is, on the line of the one before; on a terminal alone.
+    pub fn progress(&self, line: &str) -> Result<(), Failure> {
+        let mut stderr = io::stderr().lock();
+        if !stderr.is_terminal() {
+            return Ok(());
+        }
+        write!(stderr, "\r{line}\x1b[K")?;
+        Ok(stderr.flush()?)
+    }
+
+    /// What follows begins on a line of its own.
+    pub fn end_progress(&self) -> Result<(), Failure> {
+        let mut stderr = io::stderr().lock();
+        if stderr.is_terminal() { Ok(writeln!(stderr)?) } else { Ok(()) }
     }
 
     /// `text` in bold and yellow, on a terminal.

@@ -6,7 +6,7 @@ use super::arguments::Serve;
 use super::disk::{Lines, shell_word};
 use super::failure::Failure;
 use super::output::{Output, render_fields};
-use crate::config::{self, Config, ConfigError, Mode};
+use crate::config::{self, Config, ConfigError, Hsm, Mode};
 use crate::daemon::{self, Ready};
 use crate::secret::Protection;
 
@@ -41,6 +41,7 @@ fn configuration(serve: &Serve) -> Result<Config, Failure> {
     if let Some(listen) = serve.http {
         config.api.http = listen.0;
     }
+    config.hsm.extend(serve.hsm.clone().map(Hsm::new));
     config.check_http().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(config)
 }
@@ -96,6 +97,7 @@ fn listeners(ready: &Ready) -> Vec<(&'static str, String)> {
     ];
     lines.extend(endpoints.https.map(|at| ("", format!("https://{at}/"))));
     lines.push(("HTTP", endpoints.http.map_or_else(off, |at| format!("http://{at}/"))));
+    lines.extend(ready.hsms.iter().map(|hsm| ("HSM", hsm.clone())));
     let access_key = ready.access_key.iter();
     lines.extend(access_key.map(|file| ("Access key", file.display().to_string())));
     lines
@@ -160,6 +162,7 @@ mod tests {
             root_key: data_dir.join("root.key").display().to_string(),
             root_key_created: true,
             access_key: Some(data_dir.join("access-key.json")),
+            hsms: Vec::new(),
             protection: Protection::SecretMemory,
             endpoints: Endpoints {
                 nbd_unix: Some(data_dir.join("nbd.sock")),

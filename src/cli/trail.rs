@@ -9,15 +9,19 @@ use serde_json::{Value, json};
 
 use super::client::{ACTIONTRAIL, Client, text};
 use super::failure::Failure;
+use super::find::DISK;
 use super::output::{Output, Table};
 use super::root_source::RootSource;
-use super::{disk, key, trail_check};
+use super::{key, trail_check};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::quantity::parse_span;
 use crate::crypto::ed25519::PublicKey;
 
 /// Events in one answer: the most the API gives.
 const PAGE_SIZE: u32 = 50;
+
+/// The action behind all of this.
+const LOOK: &str = "LookupEvents";
 
 /// How often new events are looked for.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
@@ -187,9 +191,11 @@ fn list(filter: &TrailFilter, client: &Client, output: &Output) -> Result<(), Fa
     output.list(&json!({"Events": events}), &table, "no events in this time")
 }
 
-/// Shows events from now on. Ends when the reader goes away, or the daemon.
+/// Shows events from now on. Ends when the reader goes away, or the daemon. Each look is an event
+/// too: shown, they would make it look without end.
 fn follow(condition: &Condition, client: &Client, output: &Output) -> Result<(), Failure> {
     let clock = SystemClock::new();
+    let asks_for_looks = condition.event.as_deref() == Some(LOOK);
     let condition = condition.resolve(client)?;
     let started = clock.now();
     let mut known = VecDeque::new();
@@ -203,7 +209,9 @@ fn follow(condition: &Condition, client: &Client, output: &Output) -> Result<(),
                 continue;
             }
             known.push_back(id);
-            show(event, output)?;
+            if asks_for_looks || text(event, "eventName") != LOOK {
+                show(event, output)?;
+            }
         }
         while known.len() > FOLLOW_KNOWN_MAX {
             known.pop_front();
@@ -232,7 +240,7 @@ impl Condition {
             return Ok(Some(("ResourceName", key::resolve(client, name)?)));
         }
         if let Some(name) = &self.disk {
-            return Ok(Some(("ResourceName", disk::id_of(client, name)?)));
+            return Ok(Some(("ResourceName", DISK.id_of(client, name)?)));
         }
         let plain = [
             ("EventName", &self.event),
@@ -270,7 +278,7 @@ fn lookup(
         if !token.is_empty() {
             parameters.push(("NextToken", &token));
         }
-        let mut answer = client.call(ACTIONTRAIL, "LookupEvents", &parameters)?;
+        let mut answer = client.call(ACTIONTRAIL, LOOK, &parameters)?;
         if let Value::Array(page) = answer["Events"].take() {
             events.extend(page);
         }

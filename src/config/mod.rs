@@ -11,12 +11,18 @@ use std::time::Duration;
 use crate::limits;
 use crate::units::ByteCount;
 
+mod hsm;
 pub mod quantity;
 mod remote_kms;
 mod root_key;
+mod token_uri;
 mod yaml;
 
+pub use hsm::{HSM_NAME_DEFAULT, HSM_TIMEOUT_DEFAULT, HSM_WORKERS, HSM_WORKERS_DEFAULT, Hsm};
 pub use remote_kms::{KmsEndpoint, RemoteKms};
+pub use token_uri::{
+    PIN_CREDENTIAL_DEFAULT, PIN_VARIABLE_DEFAULT, PinSource, TokenUri, TokenUriError,
+};
 pub use yaml::{ConfigError, Place, load, parse};
 
 /// TCP port of NBD (IANA), on the local host alone unless told otherwise.
@@ -70,6 +76,8 @@ pub struct Config {
     pub previous_root_key: Option<RootKey>,
     /// The KMS of the disks, if it is not the one in the house.
     pub remote_kms: Option<RemoteKms>,
+    /// Tokens that keep keys; the first takes those that name no instance.
+    pub hsm: Vec<Hsm>,
     /// Where and how disks are served.
     pub nbd: Nbd,
     /// Where the control plane listens.
@@ -99,6 +107,11 @@ pub enum RootKey {
     Credential {
         /// Its name.
         name: String,
+    },
+    /// A key in a token, which never leaves it.
+    Token {
+        /// Which token; its `object` is the label of the key.
+        uri: TokenUri,
     },
 }
 
@@ -157,6 +170,8 @@ pub struct Https {
 pub struct Limits {
     /// Data buffers of requests in flight, in bytes.
     pub request_buffers: ByteCount,
+    /// Percent of the data directory's file system below which a warning is given; 0: never.
+    pub low_space_percent: u8,
 }
 
 /// What is logged, and how.
@@ -245,10 +260,12 @@ impl Default for Config {
             root_key: RootKey::File { path: ROOT_KEY_FILE_DEFAULT.into(), may_create: false },
             previous_root_key: None,
             remote_kms: None,
+            hsm: Vec::new(),
             nbd: Nbd::default(),
             api: Api::default(),
             limits: Limits {
                 request_buffers: ByteCount::new(limits::TOTAL_BUFFER_BYTES_MAX as u64),
+                low_space_percent: limits::LOW_SPACE_PERCENT,
             },
             log: Log { format: LogFormat::Text, level: LogLevel::Info },
         }

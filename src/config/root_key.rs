@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::yaml::{AbsolutePath, CredentialName, PassphrasePath, Provider};
+use super::yaml::{AbsolutePath, CredentialName, PassphrasePath, Provider, TokenAddress};
 use super::{PassphraseFrom, ROOT_KEY_CREDENTIAL_DEFAULT, ROOT_KEY_FILE_DEFAULT, RootKey};
 
 /// Where a root key comes from, by name.
@@ -11,6 +11,18 @@ pub(super) enum ProviderName {
     File,
     Passphrase,
     Credential,
+    Pkcs11,
+}
+
+impl ProviderName {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Passphrase => "passphrase",
+            Self::Credential => "credential",
+            Self::Pkcs11 => "pkcs11",
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -21,6 +33,7 @@ pub(super) struct WrittenRootKey {
     create: Option<bool>,
     passphrase_file: Option<PassphrasePath>,
     credential: Option<CredentialName>,
+    uri: Option<TokenAddress>,
     previous: Option<WrittenSource>,
 }
 
@@ -32,29 +45,44 @@ struct WrittenSource {
     path: Option<AbsolutePath>,
     passphrase_file: Option<PassphrasePath>,
     credential: Option<CredentialName>,
+    uri: Option<TokenAddress>,
+}
+
+/// What a source is made of.
+struct Parts {
+    path: Option<AbsolutePath>,
+    may_create: bool,
+    passphrase_file: Option<PassphrasePath>,
+    credential: Option<CredentialName>,
+    uri: Option<TokenAddress>,
 }
 
 impl WrittenRootKey {
     /// The root key, and the one before.
-    pub(super) fn meant(self) -> (RootKey, Option<RootKey>) {
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(super) fn meant(self) -> Result<(RootKey, Option<RootKey>), &'static str> {
         let previous = self.previous.map(|previous| {
-            let WrittenSource { provider, path, passphrase_file, credential } = previous;
-            source(provider, path, false, (passphrase_file, credential))
+            let WrittenSource { provider, path, passphrase_file, credential, uri } = previous;
+            source(provider, Parts { path, may_create: false, passphrase_file, credential, uri })
         });
+        let parts = Parts {
+            path: self.path,
+            may_create: self.create.unwrap_or(false),
+            passphrase_file: self.passphrase_file,
+            credential: self.credential,
+            uri: self.uri,
+        };
         let provider = self.provider.unwrap_or(Provider(ProviderName::File));
-        let from = (self.passphrase_file, self.credential);
-        (source(provider, self.path, self.create.unwrap_or(false), from), previous)
+        Ok((source(provider, parts)?, previous.transpose()?))
     }
 }
 
-fn source(
-    Provider(name): Provider,
-    path: Option<AbsolutePath>,
-    may_create: bool,
-    (passphrase_file, credential): (Option<PassphrasePath>, Option<CredentialName>),
-) -> RootKey {
+fn source(Provider(name): Provider, parts: Parts) -> Result<RootKey, &'static str> {
+    let Parts { path, may_create, passphrase_file, credential, uri } = parts;
     let name_of = |credential: CredentialName| credential.0;
-    match name {
+    Ok(match name {
         ProviderName::File => RootKey::File {
             path: path.map_or_else(|| ROOT_KEY_FILE_DEFAULT.into(), |path| path.0),
             may_create,
@@ -69,5 +97,9 @@ fn source(
                 (Some(PassphrasePath(None)), _) | (None, None) => PassphraseFrom::Prompt,
             },
         },
-    }
+        ProviderName::Pkcs11 => {
+            let missing = "root_key: the provider pkcs11 needs uri: pkcs11:token=…";
+            RootKey::Token { uri: uri.ok_or(missing)?.0 }
+        }
+    })
 }

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::hsm::{HSM_WORKERS, WrittenHsm};
 use super::quantity::{parse_size, parse_span};
 use super::remote_kms::{KmsEndpoint, WrittenKms, WrittenRemote};
 use super::root_key::{ProviderName, WrittenRootKey};
-use super::{Api, Config, Https, Limits, LogFormat, LogLevel, fits_socket_name};
+use super::{Api, Config, Hsm, Https, Limits, LogFormat, LogLevel, TokenUri, fits_socket_name};
 use crate::limits;
 use crate::units::ByteCount;
 
@@ -100,7 +101,10 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
     // A file of comments alone is a valid way to ask for the defaults.
     let written: Option<Written> =
         serde_yaml::from_str(text).map_err(|error| refusal(file, &error))?;
-    let config = written.unwrap_or_default().meant();
+    let config = written.unwrap_or_default().meant().map_err(|reason| {
+        let place = Place { file: file.to_owned(), line_column: None };
+        ConfigError::Refused { place, reason: reason.to_owned() }
+    })?;
     config.check_http()?;
     Ok(config)
 }
@@ -125,6 +129,7 @@ struct Written {
     region: Option<Region>,
     root_key: WrittenRootKey,
     kms: WrittenKms,
+    hsm: Hsms,
     nbd: WrittenNbd,
     api: WrittenApi,
     limits: WrittenLimits,
@@ -162,6 +167,7 @@ struct WrittenHttps {
 #[serde(deny_unknown_fields, default)]
 struct WrittenLimits {
     request_buffers: Option<BufferBytes>,
+    low_space: Option<LowSpace>,
 }
 
 #[derive(Default, Deserialize)]
@@ -172,24 +178,25 @@ struct WrittenLog {
 }
 
 impl Written {
-    fn meant(self) -> Config {
+    fn meant(self) -> Result<Config, &'static str> {
         let mut config = Config::default();
         replace(&mut config.data_dir, self.data_dir.map(|value| value.0));
         replace(&mut config.account_id, self.account_id.map(|value| value.0));
         replace(&mut config.region, self.region.map(|value| value.0));
-        (config.root_key, config.previous_root_key) = self.root_key.meant();
+        (config.root_key, config.previous_root_key) = self.root_key.meant()?;
         config.remote_kms = self.kms.remote.map(WrittenRemote::meant);
+        config.hsm = self.hsm.0;
         replace(&mut config.nbd.unix, self.nbd.unix.map(|value| value.0));
         replace(&mut config.nbd.tcp, self.nbd.tcp.map(|value| value.0));
         replace(&mut config.nbd.max_connections, self.nbd.max_connections.map(|value| value.0));
         replace(&mut config.nbd.handshake_timeout, self.nbd.handshake_timeout.map(|value| value.0));
         self.api.meant(&mut config.api);
-        let buffers = self.limits.request_buffers.map(|value| value.0);
-        config.limits =
-            Limits { request_buffers: buffers.unwrap_or(config.limits.request_buffers) };
+        let Limits { request_buffers, low_space_percent } = &mut config.limits;
+        replace(request_buffers, self.limits.request_buffers.map(|value| value.0));
+        replace(low_space_percent, self.limits.low_space.map(|value| value.0));
         replace(&mut config.log.format, self.log.format.map(|value| value.0));
         replace(&mut config.log.level, self.log.level.map(|value| value.0));
-        config
+        Ok(config)
     }
 }
 
@@ -215,6 +222,9 @@ pub(super) struct CredentialName(pub(super) String);
 pub(super) struct ServiceEndpoint(pub(super) KmsEndpoint);
 pub(super) struct KeyText(pub(super) String);
 pub(super) struct RemoteTimeout(pub(super) Duration);
+pub(super) struct TokenAddress(pub(super) TokenUri);
+pub(super) struct HsmName(pub(super) String);
+pub(super) struct HsmWorkers(pub(super) usize);
 struct SocketPath(PathBuf);
 struct SocketPathOrOff(Option<PathBuf>);
 struct Address(Option<SocketAddr>);
@@ -227,6 +237,7 @@ pub(super) struct Provider(pub(super) ProviderName);
 struct Connections(usize);
 struct HandshakeTimeout(Duration);
 struct BufferBytes(ByteCount);
+struct LowSpace(u8);
 struct Format(LogFormat);
 struct Level(LogLevel);
 
@@ -267,15 +278,21 @@ from_scalar! {
         key => Ok(Self(key.to_owned())),
     };
     RemoteTimeout <- |text| span(text, TIMEOUTS).map(Self);
+    TokenAddress <- |text| {
+        TokenUri::parse(text).map(Self).map_err(|error| error.to_string())
+    };
+    HsmName <- |text| hsm_name(text).map(Self);
+    HsmWorkers <- |text| hsm_workers(text).map(Self);
     CredentialName <- |text| credential_name(text).map(Self);
     Provider <- |text| {
-        use ProviderName::{Credential, File, Passphrase};
-        let names = [("file", File), ("passphrase", Passphrase), ("credential", Credential)];
+        use ProviderName::{Credential, File, Passphrase, Pkcs11};
+        let names = [File, Passphrase, Credential, Pkcs11].map(|name| (name.as_str(), name));
         choice(text, &names).map(Self)
     };
     Connections <- |text| connections(text).map(Self);
     HandshakeTimeout <- |text| span(text, TIMEOUTS).map(Self);
     BufferBytes <- |text| buffer_bytes(text).map(Self);
+    LowSpace <- |text| low_space(text).map(Self);
     Format <- |text| {
         choice(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]).map(Self)
     };
@@ -313,6 +330,24 @@ impl<'de> de::Visitor<'de> for HttpsVisitor {
         let WrittenHttps { address, certificate, key } = written;
         let meant = Https { address: address.0, certificate: certificate.0, key: key.0 };
         Ok(HttpsOrOff(Some(meant)))
+    }
+}
+
+/// The tokens. Their names tell them apart in the catalog.
+#[derive(Default)]
+struct Hsms(Vec<Hsm>);
+
+impl<'de> Deserialize<'de> for Hsms {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Option::<Vec<WrittenHsm>>::deserialize(deserializer)?.unwrap_or_default();
+        let hsms: Vec<Hsm> = written.into_iter().map(WrittenHsm::meant).collect();
+        for (at, hsm) in hsms.iter().enumerate() {
+            if hsms[..at].iter().any(|other| other.name == hsm.name) {
+                let twice = format!("two tokens have the name `{}`; give each its own", hsm.name);
+                return Err(de::Error::custom(twice));
+            }
+        }
+        Ok(Self(hsms))
     }
 }
 
@@ -375,6 +410,26 @@ fn connections(text: &str) -> Result<usize, String> {
     }
 }
 
+fn hsm_name(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let begins_well = text.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
+    if (1..=32).contains(&text.len()) && begins_well && text.bytes().all(is_plain) {
+        return Ok(text.to_owned());
+    }
+    Err("is no name; allowed: 1 to 32 of a-z, 0-9 and -, beginning with a letter".into())
+}
+
+fn hsm_workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if HSM_WORKERS.contains(&count) => Ok(count),
+        _ => Err(format!(
+            "is out of range; allowed: {} to {}",
+            HSM_WORKERS.start(),
+            HSM_WORKERS.end()
+        )),
+    }
+}
+
 fn requests_per_second(text: &str) -> Result<u32, String> {
     const ALLOWED: RangeInclusive<u32> = 1..=1_000_000;
     match text.parse() {
@@ -403,6 +458,15 @@ fn buffer_bytes(text: &str) -> Result<ByteCount, String> {
         return Ok(size);
     }
     Err(format!("is out of range; allowed: {}MiB to 1TiB", LEAST >> 20))
+}
+
+fn low_space(text: &str) -> Result<u8, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
+    let allowed = || "is no share; allowed: 1% to 99%, or off".to_owned();
+    percent.filter(|percent| (1..=99).contains(percent)).ok_or_else(allowed)
 }
 
 fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {

@@ -37,7 +37,10 @@ pub(super) fn start_log(log: &Log) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal() && !is_plain)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // A log that cannot be written (a full disk, a reader that is gone) would be told of on
+        // the same standard error, and that would panic in the middle of a request.
+        .log_internal_errors(false);
     // A second daemon in one process (tests) keeps the first one's log.
     let _ = match log.format {
         LogFormat::Text => lines.with_target(false).try_init(),

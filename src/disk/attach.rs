@@ -6,15 +6,14 @@
 //! transaction. Only then can a client find the disk.
 
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
-use crate::catalog::{CacheMode, DiskRecord, DiskStatus, LayerRecord};
-use crate::layer::{self, Layer, LayerHeader, Writable};
+use crate::catalog::{DiskRecord, DiskStatus};
+use crate::layer::LayerHeader;
 use crate::limits;
 use crate::metrics;
 use crate::ram::Caller;
 use crate::secret::Secret;
-use crate::storage::store::PageCache;
 
 use super::attachment::{Attachment, Label};
 use super::registry::Disks;
@@ -47,7 +46,11 @@ impl Disks {
         instance_id: &str,
     ) -> Result<DiskRecord, ControlError> {
         self.allow(caller, "ecs:AttachDisk", disk_id)?;
+        let _turn = self.stack.turns.take(disk_id);
         let disk = self.disk(disk_id)?;
+        if disk.status == DiskStatus::InUse && (disk.multi_attach || disk.read_only) {
+            return self.attach_further(caller, disk, instance_id);
+        }
         if disk.status != DiskStatus::Available {
             return Err(ControlError::wrong_status(disk_id, disk.status));
         }
@@ -88,26 +91,6 @@ impl Disks {
         }
     }
 
-    /// Opens the layers of `disk` under its current epoch.
-    pub(super) fn open(&self, caller: &Caller, disk: &DiskRecord) -> Result<Disk, ControlError> {
-        let layers = self.parts.catalog.layers(&disk.disk_id)?;
-        let Some(top) = layers.last() else {
-            let message = format!("The disk {} has no layer in the catalog.", disk.disk_id);
-            return Err(ControlError::refused("DiskError", 403, message));
-        };
-        let file = || self.parts.store.locate(&top.file_name);
-        let storage = self
-            .parts
-            .store
-            .open_writer(&top.file_name, disk.epoch, page_cache(disk.cache))
-            .map_err(|error| ControlError::Storage { file: file(), error })?;
-        let on_layer = |error| ControlError::Layer { file: file(), error };
-        let header = layer::read_header(&*storage).map_err(on_layer)?;
-        belongs(&header, disk, top)?;
-        let key = self.unwrap_data_key(caller, &header, &file())?;
-        Ok(Disk::new(Layer::<Writable>::open(storage, header, key).map_err(on_layer)?))
-    }
-
     /// The data key in the envelope of the header in `file`; `None` for a plain layer.
     pub(super) fn unwrap_data_key(
         &self,
@@ -126,7 +109,7 @@ impl Disks {
     }
 
     /// Lets clients find the disk.
-    pub(super) fn publish(&self, record: &DiskRecord, disk: Disk) {
+    pub(super) fn publish(&self, record: &DiskRecord, disk: Arc<Disk>) {
         let label = Label {
             disk_id: record.disk_id.clone(),
             name: record.name.clone(),
@@ -166,9 +149,26 @@ impl Disks {
         instance_id: Option<&str>,
     ) -> Result<DiskRecord, ControlError> {
         self.allow(caller, "ecs:DetachDisk", disk_id)?;
+        let _turn = self.stack.turns.take(disk_id);
+        self.detach_now(caller, disk_id, instance_id)
+    }
+
+    /// Detaches a disk whose turn the caller has.
+    pub(super) fn detach_now(
+        &self,
+        caller: &Caller,
+        disk_id: &str,
+        instance_id: Option<&str>,
+    ) -> Result<DiskRecord, ControlError> {
         let disk = self.disk(disk_id)?;
         if disk.status != DiskStatus::InUse {
             return Err(ControlError::wrong_status(disk_id, disk.status));
+        }
+        if let Some(asked) = instance_id
+            && !disk.more_instances.is_empty()
+            && instances(&disk).any(|instance| instance == asked)
+        {
+            return self.detach_one(caller, disk, asked);
         }
         if let (Some(asked), Some(actual)) = (instance_id, &disk.instance_id)
             && asked != actual
@@ -183,11 +183,50 @@ impl Disks {
             status: DiskStatus::Available,
             detached: Some(self.parts.clock.now()),
             instance_id: None,
+            more_instances: Vec::new(),
             ..closing.clone()
         };
         let event = audit::disk_event(self.actor(caller), "DetachDisk", disk_id);
         self.change(&closing, &free, || self.parts.trail.record(&event))?;
         flushed.map(|()| free)
+    }
+
+    /// Attaches a disk that is attached already to one more instance.
+    fn attach_further(
+        &self,
+        caller: &Caller,
+        disk: DiskRecord,
+        instance_id: &str,
+    ) -> Result<DiskRecord, ControlError> {
+        if instances(&disk).any(|instance| instance == instance_id) {
+            return Err(ControlError::wrong_status(&disk.disk_id, disk.status));
+        }
+        // As for the first one, the KMS is asked: a key that was disabled attaches nothing more.
+        self.check_keys(caller, &self.parts.catalog.layers(&disk.disk_id)?)?;
+        let mut shared = disk.clone();
+        shared.more_instances.push(instance_id.to_owned());
+        let event = audit::disk_event(self.actor(caller), "AttachDisk", &disk.disk_id)
+            .request("InstanceId", instance_id);
+        self.change(&disk, &shared, || self.parts.trail.record(&event))?;
+        Ok(shared)
+    }
+
+    /// Takes one of several instances off a disk. Its clients are the others' as well, as far as
+    /// is known here: they stay.
+    fn detach_one(
+        &self,
+        caller: &Caller,
+        disk: DiskRecord,
+        instance_id: &str,
+    ) -> Result<DiskRecord, ControlError> {
+        let mut left: Vec<String> = instances(&disk).map(str::to_owned).collect();
+        left.retain(|instance| instance != instance_id);
+        let first = left.remove(0);
+        let rest = DiskRecord { instance_id: Some(first), more_instances: left, ..disk.clone() };
+        let event = audit::disk_event(self.actor(caller), "DetachDisk", &disk.disk_id)
+            .request("InstanceId", instance_id);
+        self.change(&disk, &rest, || self.parts.trail.record(&event))?;
+        Ok(rest)
     }
 
     /// Takes the disk away from its clients, flushes it and drops it with its key.
@@ -205,6 +244,7 @@ impl Disks {
             attachment.cut();
             attachment.close(limits::SHUTDOWN_GRACE);
         }
+        self.settle_counts(attachment.disk());
         attachment.disk().flush().map_err(|error| {
             let message =
                 format!("The disk {disk_id} was detached, but its last flush failed: {error}");
@@ -227,43 +267,7 @@ impl Disks {
     }
 }
 
-/// The cache mode in the words of storage.
-const fn page_cache(mode: CacheMode) -> PageCache {
-    match mode {
-        CacheMode::Writeback => PageCache::Used,
-        CacheMode::None => PageCache::Bypassed,
-    }
-}
-
-/// Whether the layer is the one that the catalog means: a swapped file is refused by name, before
-/// any key is asked for.
-pub(super) fn belongs(
-    header: &LayerHeader,
-    disk: &DiskRecord,
-    layer: &LayerRecord,
-) -> Result<(), ControlError> {
-    let spec = &header.spec;
-    let key_id = header.envelope.as_ref().map(|envelope| envelope.key_id.as_str());
-    let difference = [
-        ("disk id", spec.disk_id == disk.disk_id),
-        ("layer id", spec.layer_id.to_string() == layer.layer_id),
-        ("parent layer", spec.parent.map(|id| id.to_string()) == layer.parent),
-        ("size", spec.size == disk.size),
-        ("encryption", header.envelope.is_some() == disk.encrypted),
-        ("KMS key id", key_id == disk.kms_key_id.as_deref()),
-    ]
-    .into_iter()
-    .find(|(_, is_same)| !is_same);
-    match difference {
-        None => Ok(()),
-        Some((field, _)) => Err(ControlError::refused(
-            "DiskError",
-            403,
-            format!(
-                "The layer {} is not that of {}: its {field} differs from the catalog. Put the \
-                 right file back.",
-                layer.file_name, disk.disk_id
-            ),
-        )),
-    }
+/// All instances that a disk is attached to.
+fn instances(disk: &DiskRecord) -> impl Iterator<Item = &str> {
+    disk.instance_id.iter().chain(&disk.more_instances).map(String::as_str)
 }

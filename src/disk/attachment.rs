@@ -38,7 +38,7 @@ pub trait Guest: Send + Sync {
 
 /// A disk in status `In_use`.
 pub struct Attachment {
-    disk: Disk,
+    disk: Arc<Disk>,
     disk_id: String,
     name: String,
     description: String,
@@ -77,10 +77,10 @@ pub struct Label {
 
 impl Attachment {
     /// Serves `disk` under `label`.
-    pub fn new(disk: Disk, label: Label) -> Arc<Self> {
+    pub fn new(disk: impl Into<Arc<Disk>>, label: Label) -> Arc<Self> {
         let Label { disk_id, name, description, read_only } = label;
         Arc::new(Self {
-            disk,
+            disk: disk.into(),
             disk_id,
             name,
             description,
@@ -91,7 +91,7 @@ impl Attachment {
     }
 
     /// The disk.
-    pub const fn disk(&self) -> &Disk {
+    pub fn disk(&self) -> &Disk {
         &self.disk
     }
 

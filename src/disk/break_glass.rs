@@ -9,7 +9,7 @@ use crate::layer;
 use crate::ram::Caller;
 use crate::secret::Secret;
 
-use super::attach::belongs;
+use super::layers::belongs;
 use super::registry::Disks;
 use super::{ControlError, audit};
 
@@ -40,7 +40,7 @@ impl Disks {
 
     fn try_export_key(&self, caller: &Caller, disk_id: &str) -> Result<ExportedKey, ControlError> {
         self.allow(caller, "sealdisk:ExportDiskKey", disk_id)?;
-        let disk = self.disk(disk_id)?;
+        self.disk(disk_id)?;
         let layers = self.parts.catalog.layers(disk_id)?;
         let Some(top) = layers.last() else { return Err(ControlError::no_such_disk(disk_id)) };
         let layer_file = self.parts.store.locate(&top.file_name);
@@ -52,7 +52,7 @@ impl Disks {
         let header = layer::read_header(&*storage)
             .map_err(|error| ControlError::Layer { file: layer_file.clone(), error })?;
         // A swapped file would give away the key of another disk than the trail says.
-        belongs(&header, &disk, top)?;
+        belongs(&header, top)?;
         let Some(key) = self.unwrap_data_key(caller, &header, &layer_file)? else {
             let message = format!("The disk {disk_id} is not encrypted: it has no data key.");
             return Err(ControlError::refused("InvalidParameter.EncryptedIllegal", 400, message));

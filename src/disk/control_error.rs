@@ -56,6 +56,11 @@ impl ControlError {
         Self::Refused { code, status, message: message.into() }
     }
 
+    /// An action that is not there yet.
+    pub fn unsupported(action: &str) -> Self {
+        Self::refused("UnsupportedOperation", 400, format!("{action} is not supported."))
+    }
+
     /// No disk of this id or name.
     pub fn no_such_disk(disk: &str) -> Self {
         let message = format!("The specified disk does not exist: {disk}");

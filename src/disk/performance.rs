@@ -57,6 +57,7 @@ impl Disks {
         change: PerformanceChange,
     ) -> Result<DiskRecord, ControlError> {
         self.allow(caller, "sealdisk:ModifyDiskPerformance", disk_id)?;
+        let _turn = self.stack.turns.take(disk_id);
         // Two changes at once must not lose each other's fields, and the open disk must end with
         // the limits that the catalog ends with.
         let _one_at_a_time = self.performance.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,9 +5,10 @@ use std::path::Path;
 use crate::catalog::KeyState;
 use crate::kms::{DISK_CONSENT_TAG, KmsError};
 use crate::ram::{Caller, Conditions, Denial, ECS_ROLE, ECS_SERVICE, Principal};
+use crate::trail::{Event, ResourceType, Service};
 
-use super::ControlError;
 use super::registry::Disks;
+use super::{ControlError, audit};
 
 impl Disks {
     /// Whether the caller may do `action` (`ecs:AttachDisk`) to the disk, or to any (`*`).
@@ -17,10 +18,19 @@ impl Disks {
         action: &'static str,
         disk_id: &str,
     ) -> Result<(), ControlError> {
+        self.allow_on(caller, action, &format!("disk/{disk_id}"))
+    }
+
+    /// Whether the caller may do `action` to `thing` (`snapshot/s-…`).
+    pub(super) fn allow_on(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        thing: &str,
+    ) -> Result<(), ControlError> {
         let account = &self.parts.account;
         let (service, _) = action.split_once(':').unwrap_or(("ecs", action));
-        let resource =
-            format!("acs:{service}:{}:{}:disk/{disk_id}", account.region, account.account_id);
+        let resource = format!("acs:{service}:{}:{}:{thing}", account.region, account.account_id);
         let conditions = Conditions::of(caller);
         let who = &caller.principal;
         let decision = self.parts.ram.decide(who, action, &resource, &conditions);
@@ -28,6 +38,43 @@ impl Disks {
             None => Ok(()),
             Some(denial) => Err(ControlError::Denied { denial: Box::new(denial), resource }),
         }
+    }
+
+    /// Records that somebody lists things, or is refused to. `things` is what they are (a resource)
+    /// and how the parameter with their ids is called.
+    pub(super) fn may_list(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        (thing, ids_name): (&str, &'static str),
+        ids: Option<&Vec<String>>,
+    ) -> Result<(), ControlError> {
+        let (_, name) = action.split_once(':').unwrap_or(("ecs", action));
+        let mut event = Event::new(Service::Ecs, name, self.actor(caller)).read_only();
+        if let Some(ids) = ids {
+            event = event.request(ids_name, ids.join(","));
+        }
+        if let Err(error) = self.allow_on(caller, action, thing) {
+            self.parts.trail.record(&event.error(error.code(), &error.message()))?;
+            return Err(error);
+        }
+        Ok(self.parts.trail.record(&event)?)
+    }
+
+    /// Does a command about one thing, and records it if it is refused.
+    pub(super) fn recorded<T>(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        thing: (ResourceType, &str),
+        command: impl FnOnce() -> Result<T, ControlError>,
+    ) -> Result<T, ControlError> {
+        let outcome = command();
+        if let Err(error) = &outcome {
+            let event = audit::thing_event(self.actor(caller), action, thing);
+            self.parts.trail.record(&event.error(error.code(), &error.message()))?;
+        }
+        outcome
     }
 
     /// The id of a key that may wrap data keys now.
@@ -40,7 +87,7 @@ impl Disks {
                 format!("The specified KMSKeyId does not exist: {key}"),
             ),
             (_, KmsError::NoPermission) => self.unauthorised(key),
-            _ => ControlError::Kms(error),
+            _ => not_opened("InvalidParameter.KmsNotEnabled", 400, error),
         })?;
         if !key.is_symmetric {
             let message = format!("The specified KMSKeyId is not symmetric: {}", key.key_id);
@@ -56,8 +103,14 @@ impl Disks {
     pub(super) fn no_data_key(&self, error: KmsError, key_id: &str) -> ControlError {
         match error {
             KmsError::NoPermission => self.unauthorised(key_id),
-            other => other.into(),
+            other => not_opened("InvalidParameter.KmsNotEnabled", 400, other),
         }
+    }
+
+    /// The key of disks that name none.
+    pub(super) fn default_key(&self, caller: &Caller) -> Result<String, ControlError> {
+        let found = self.parts.kms.default_key(&self.as_ecs(caller));
+        found.map_err(|error| not_opened("InvalidParameter.Encrypted.KmsNotEnabled", 400, error))
     }
 
     /// What the KMS's refusal to unwrap the data key in `file` means for a disk, in the words of
@@ -78,7 +131,7 @@ impl Disks {
                 not_enabled(&error.message())
             }
             KmsError::NoPermission => self.unauthorised(key_id),
-            other => other.into(),
+            other => not_opened("InvalidOperation.KMSServiceNotOpen", 403, other),
         }
     }
 
@@ -111,6 +164,18 @@ impl Disks {
                 ),
             ),
         }
+    }
+}
+
+/// An account that has not opened the KMS, in the words of ECS for what was asked of it.
+fn not_opened(code: &'static str, status: u16, error: KmsError) -> ControlError {
+    match error {
+        KmsError::ServiceNotEnabled => ControlError::refused(
+            code,
+            status,
+            "The KMS is not enabled for this account. Open it (OpenKmsService).".to_owned(),
+        ),
+        other => other.into(),
     }
 }
 

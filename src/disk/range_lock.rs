@@ -8,14 +8,15 @@
 //! cost is bounded whatever the disk's size. A request takes its locks in ascending order: no
 //! deadlock.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::units::DataUnit;
 
 /// Neighbouring units under one lock.
 const REGION_UNITS: u64 = 16;
 
-/// Locks of a disk: 256 of 8 bytes.
+/// Locks of a disk: 256 of 16 bytes.
 const LOCKS: usize = 256;
 
 /// Locks that one guard holds without allocating: pieces up to 448 KiB, however they lie.
@@ -24,7 +25,33 @@ const INLINE: usize = 8;
 /// The locks of one disk.
 #[derive(Debug)]
 pub struct RangeLocks {
-    locks: Box<[RwLock<()>; LOCKS]>,
+    locks: Box<[Slot; LOCKS]>,
+    /// Somebody takes all locks: whoever comes waits at the gate, so that they are free as soon as
+    /// those who hold one are done.
+    is_closed: AtomicBool,
+    gate: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    lock: RwLock<()>,
+    /// Requests that came here. Counted beside the lock, in a cache line that is at hand, and
+    /// without an atomic step: two at once may count as one.
+    seen: AtomicU64,
+}
+
+impl Slot {
+    const fn new() -> Self {
+        Self { lock: RwLock::new(()), seen: AtomicU64::new(0) }
+    }
+}
+
+/// Keeps everybody away from all units.
+#[derive(Debug)]
+pub struct AllGuard<'a> {
+    locks: &'a RangeLocks,
+    _held: Vec<RwLockWriteGuard<'a, ()>>,
+    _gate: MutexGuard<'a, ()>,
 }
 
 /// Keeps writers away from the units of a read.
@@ -49,7 +76,39 @@ enum Held<G> {
 impl RangeLocks {
     /// Unlocked.
     pub fn new() -> Self {
-        Self { locks: Box::new([const { RwLock::new(()) }; LOCKS]) }
+        Self {
+            locks: Box::new([const { Slot::new() }; LOCKS]),
+            is_closed: AtomicBool::new(false),
+            gate: Mutex::new(()),
+        }
+    }
+
+    /// Waits until nothing is under way on any unit, while nothing new begins.
+    pub fn close(&self) -> AllGuard<'_> {
+        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_closed.store(true, Ordering::SeqCst);
+        let slots = self.locks.iter();
+        let held = slots.map(|slot| slot.lock.write().unwrap_or_else(PoisonError::into_inner));
+        let held = held.collect();
+        AllGuard { locks: self, _held: held, _gate: gate }
+    }
+
+    /// About how many requests have touched units: whoever works in the background looks whether
+    /// it grows.
+    pub fn seen(&self) -> u64 {
+        self.locks.iter().map(|slot| slot.seen.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Waits while all locks are being taken.
+    fn pass_gate(&self) {
+        if self.is_closed.load(Ordering::Relaxed) {
+            drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn count(&self, first: DataUnit) {
+        let slot = &self.locks[(first.get() / REGION_UNITS) as usize % LOCKS];
+        slot.seen.store(slot.seen.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Waits until no write is under way on `units` units from `first`.
@@ -57,16 +116,24 @@ impl RangeLocks {
     /// # Panics
     /// Never: waiting always succeeds.
     pub fn read(&self, first: DataUnit, units: u64) -> ReadGuard<'_> {
-        let take =
-            |index: usize| Some(self.locks[index].read().unwrap_or_else(PoisonError::into_inner));
+        let take = |index: usize| {
+            Some(self.locks[index].lock.read().unwrap_or_else(PoisonError::into_inner))
+        };
+        self.pass_gate();
         let held = hold(first, units, take).expect("waiting always succeeds");
+        self.count(first);
         ReadGuard { _held: held }
     }
 
     /// As [`RangeLocks::read`] if it can be had without waiting.
     pub fn try_read(&self, first: DataUnit, units: u64) -> Option<ReadGuard<'_>> {
-        let take = |index: usize| self.locks[index].try_read().ok();
-        Some(ReadGuard { _held: hold(first, units, take)? })
+        let take = |index: usize| self.locks[index].lock.try_read().ok();
+        if self.is_closed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let held = hold(first, units, take)?;
+        self.count(first);
+        Some(ReadGuard { _held: held })
     }
 
     /// Waits until nothing is under way on `units` units from `first`.
@@ -74,9 +141,27 @@ impl RangeLocks {
     /// # Panics
     /// Never: waiting always succeeds.
     pub fn write(&self, first: DataUnit, units: u64) -> WriteGuard<'_> {
-        let take =
-            |index: usize| Some(self.locks[index].write().unwrap_or_else(PoisonError::into_inner));
+        let guard = self.write_unseen(first, units);
+        self.count(first);
+        guard
+    }
+
+    /// As [`RangeLocks::write`], for work that is not a client's: it is not counted.
+    ///
+    /// # Panics
+    /// Never: waiting always succeeds.
+    pub fn write_unseen(&self, first: DataUnit, units: u64) -> WriteGuard<'_> {
+        let take = |index: usize| {
+            Some(self.locks[index].lock.write().unwrap_or_else(PoisonError::into_inner))
+        };
+        self.pass_gate();
         WriteGuard { _held: hold(first, units, take).expect("waiting always succeeds") }
+    }
+}
+
+impl Drop for AllGuard<'_> {
+    fn drop(&mut self) {
+        self.locks.is_closed.store(false, Ordering::SeqCst);
     }
 }
 
@@ -166,5 +251,45 @@ mod tests {
         for worker in workers {
             worker.join().expect("no worker saw another inside");
         }
+    }
+
+    #[test]
+    fn nobody_is_inside_while_all_locks_are_held_and_everybody_gets_in_afterwards() {
+        let locks = RangeLocks::new();
+        let (inside, is_over) = (AtomicU32::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let (locks, inside, is_over) = (&locks, &inside, &is_over);
+                scope.spawn(move || {
+                    let mut first = worker * 1000;
+                    while !is_over.load(Ordering::SeqCst) {
+                        first += 7;
+                        let _guard = locks.read(DataUnit::new(first), 32);
+                        inside.fetch_add(1, Ordering::SeqCst);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            for _ in 0..200 {
+                let guard = locks.close();
+                assert_eq!(inside.load(Ordering::SeqCst), 0);
+                assert!(locks.try_read(DataUnit::new(5), 1).is_none());
+                drop(guard);
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+        assert!(locks.try_read(DataUnit::new(5), 1).is_some());
+    }
+
+    #[test]
+    fn requests_are_seen_and_work_in_the_background_is_not() {
+        let locks = RangeLocks::new();
+        drop(locks.write_unseen(DataUnit::new(1), 100));
+        drop(locks.close());
+        assert_eq!(locks.seen(), 0);
+        drop(locks.write(DataUnit::new(1), 100));
+        drop(locks.read(DataUnit::new(5000), 1));
+        assert!(locks.try_read(DataUnit::new(70), 1).is_some());
+        assert_eq!(locks.seen(), 3);
     }
 }

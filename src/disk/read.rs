@@ -1,11 +1,15 @@
 //! The read route: whole units into the buffer, decrypted in place, piece by piece; absent units
-//! are zeros.
+//! are read in the layer below, and are zeros at the bottom.
 
-use crate::layer::Presence;
-use crate::units::ByteOffset;
+use crate::layer::{Presence, Torn};
+use crate::units::{ByteOffset, DataUnit, SECTOR_BYTES};
 
 use super::align::Span;
+use super::stack::Stack;
+use super::unit_map::UnitMap;
 use super::{Disk, DiskError, Waiting};
+
+const SECTOR: usize = SECTOR_BYTES as usize;
 
 impl Disk {
     /// The whole data units that a request touches. Buffers are taken for
@@ -49,10 +53,164 @@ impl Disk {
             let Some(_guard) = self.locks.try_read(piece.first(), piece.units()) else {
                 return Ok(false);
             };
-            return Ok(self.top.read_units_cached(piece.first(), data, present)?);
+            return self.stack.load().read(piece.first(), data, present, waiting);
         }
         let _guard = self.locks.read(piece.first(), piece.units());
-        self.top.read_units(piece.first(), data, present)?;
+        self.stack.load().read(piece.first(), data, present, waiting)
+    }
+}
+
+impl Stack {
+    /// Fills `data` with the plaintext of the units from `first` on, and adds to `present` which
+    /// of them are in any layer. The caller holds their locks. `Ok(false)` as [`Disk::read`].
+    pub(super) fn read(
+        &self,
+        first: DataUnit,
+        data: &mut [u8],
+        present: &mut Presence,
+        waiting: Waiting,
+    ) -> Result<bool, DiskError> {
+        let descent = Descent { stack: self, waiting };
+        let Some(map) = &self.map else {
+            return descent.read_in(self.depth(), first, data, present);
+        };
+        let unit = self.top.unit_size().as_usize();
+        let mut done = 0;
+        while done < data.len() {
+            let at = first.plus((done / unit) as u64);
+            let mut found = map.find(at);
+            if found.is_none() && map.has_room(at) {
+                if waiting == Waiting::Forbidden {
+                    return Ok(false);
+                }
+                map.fill(self, at)?;
+                found = map.find(at);
+            }
+            let left = ((data.len() - done) / unit) as u64;
+            let lead = match found.as_ref().and_then(|found| found.as_ref()) {
+                Some(region) => region.lead(at, left),
+                None => UnitMap::unmapped(at, left),
+            };
+            let end = done + lead.units as usize * unit;
+            let position = lead.position.unwrap_or(self.depth());
+            if !descent.read_from(position, at, &mut data[done..end], present)? {
+                return Ok(false);
+            }
+            done = end;
+        }
+        Ok(true)
+    }
+}
+
+/// A read on its way down a stack. All of it returns `Ok(false)` as [`Disk::read`] does.
+#[derive(Clone, Copy)]
+struct Descent<'a> {
+    stack: &'a Stack,
+    waiting: Waiting,
+}
+
+impl Descent<'_> {
+    /// Reads units that no layer above `position` holds; zeros below the bottom.
+    fn read_from(
+        self,
+        position: usize,
+        first: DataUnit,
+        data: &mut [u8],
+        present: &mut Presence,
+    ) -> Result<bool, DiskError> {
+        let unit = self.stack.top.unit_size().as_usize();
+        let units = data.len() / unit;
+        // A layer may be smaller than those above it.
+        let held = match position {
+            0 => 0,
+            _ => self.stack.at(position).units().saturating_sub(first.get()).min(units as u64),
+        } as usize;
+        let (inside, beyond) = data.split_at_mut(held * unit);
+        if held > 0 && !self.read_in(position, first, inside, present)? {
+            return Ok(false);
+        }
+        if held < units {
+            beyond.fill(0);
+            present.extend(units - held);
+        }
+        if position <= 1 {
+            return Ok(true);
+        }
+        Ok(self.read_absent(position, first, data, present)?
+            && self.mend_torn(position, first, data, present)?)
+    }
+
+    /// Reads below `position` the units of `data`, the last ones in `present`, that it lacks.
+    fn read_absent(
+        self,
+        position: usize,
+        first: DataUnit,
+        data: &mut [u8],
+        present: &mut Presence,
+    ) -> Result<bool, DiskError> {
+        let unit = self.stack.top.unit_size().as_usize();
+        let units = data.len() / unit;
+        let base = present.len() - units;
+        let mut index = 0;
+        while index < units {
+            let end = (present.run_end(base + index) - base).min(units);
+            if !present.is_present(base + index) {
+                let (at, run) = (first.plus(index as u64), &mut data[index * unit..end * unit]);
+                if let Some(map) = &self.stack.map {
+                    map.lower(at, (end - index) as u64, position);
+                }
+                let mut below = Presence::default();
+                if !self.read_from(position - 1, at, run, &mut below)? {
+                    return Ok(false);
+                }
+                (0..end - index)
+                    .filter(|offset| below.is_present(*offset))
+                    .for_each(|offset| present.set(base + index + offset));
+            }
+            index = end;
+        }
+        Ok(true)
+    }
+
+    /// Reads below `position` the sectors that units of `data` there do not have.
+    fn mend_torn(
+        self,
+        position: usize,
+        first: DataUnit,
+        data: &mut [u8],
+        present: &mut Presence,
+    ) -> Result<bool, DiskError> {
+        let unit = self.stack.top.unit_size().as_usize();
+        let base = present.len() - data.len() / unit;
+        for Torn { index, absent } in present.take_torn() {
+            let index = index - base;
+            let mut whole = [0; 4096];
+            let (whole, mut below) = (&mut whole[..unit], Presence::default());
+            if !self.read_from(position - 1, first.plus(index as u64), whole, &mut below)? {
+                return Ok(false);
+            }
+            let torn = &mut data[index * unit..(index + 1) * unit];
+            let sectors = torn.chunks_exact_mut(SECTOR).zip(whole.chunks_exact(SECTOR));
+            for (_, (sector, old)) in sectors.enumerate().filter(|(i, _)| absent >> i & 1 == 1) {
+                sector.copy_from_slice(old);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads what the layer at `position` has.
+    fn read_in(
+        self,
+        position: usize,
+        first: DataUnit,
+        data: &mut [u8],
+        present: &mut Presence,
+    ) -> Result<bool, DiskError> {
+        let place = self.stack.at(position);
+        if self.waiting == Waiting::Forbidden {
+            return Ok(place.read_cached(first, data, present)?);
+        }
+        place.read(first, data, present)?;
         Ok(true)
     }
 }

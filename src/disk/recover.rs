@@ -3,7 +3,10 @@
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use crate::catalog::{DiskFilter, DiskRecord, DiskStatus, Page};
+use crate::catalog::{
+    DiskFilter, DiskRecord, DiskStatus, LayerState, Page, SnapshotFilter, SnapshotRecord,
+    SnapshotStatus, StackOperation,
+};
 use crate::ram::Caller;
 
 use super::registry::Disks;
@@ -39,14 +42,14 @@ impl Disks {
             match disk.status {
                 DiskStatus::Available => {}
                 DiskStatus::Creating | DiskStatus::Deleting => {
-                    let layers = self.parts.catalog.layers(&disk.disk_id)?;
-                    self.remove(&disk, &layers);
+                    self.try_remove(&disk.disk_id)?;
                     recovery.removed += 1;
                 }
                 DiskStatus::Attaching | DiskStatus::Detaching => {
                     let free = DiskRecord {
                         status: DiskStatus::Available,
                         instance_id: None,
+                        more_instances: Vec::new(),
                         ..disk.clone()
                     };
                     self.change(&disk, &free, || Ok(()))?;
@@ -54,8 +57,57 @@ impl Disks {
                 DiskStatus::InUse => attached.push(disk),
             }
         }
+        for layer in self.parts.catalog.all_layers(Some(LayerState::Making), Page::ALL)?.items {
+            self.unmake(&layer);
+        }
+        self.settle_snapshots()?;
+        if let Err(error) = self.try_finish_switches(None) {
+            // Its disk says what is wrong when it is opened.
+            tracing::error!(%error, "a job could not be finished");
+        }
+        self.sweep(caller);
         self.reopen_all(caller, attached, &mut recovery);
         Ok(recovery)
+    }
+
+    /// Opens what is attached and could not be opened so far: its token may be there again.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read. A disk that cannot be opened is not an error here.
+    pub fn reopen_missing(&self, caller: &Caller) -> Result<Recovery, ControlError> {
+        let attached = DiskFilter { status: Some(DiskStatus::InUse), ..DiskFilter::default() };
+        let mut disks = self.parts.catalog.disks(&attached, Page::ALL)?.items;
+        {
+            let open = self.attached.read().unwrap_or_else(PoisonError::into_inner);
+            disks.retain(|disk| !open.contains_key(&disk.disk_id));
+        }
+        let mut recovery = Recovery::default();
+        self.reopen_all(caller, disks, &mut recovery);
+        Ok(recovery)
+    }
+
+    /// Completes snapshots whose data was still to be flushed. Copies are their jobs' to complete.
+    fn settle_snapshots(&self) -> Result<(), ControlError> {
+        let status = Some(SnapshotStatus::Progressing);
+        let filter = SnapshotFilter { status, ..SnapshotFilter::default() };
+        for snapshot in self.parts.catalog.snapshots(&filter, Page::ALL)?.items {
+            if snapshot.source_snapshot.is_some() {
+                continue;
+            }
+            let flushed =
+                self.layer_record(&snapshot.layer_id).and_then(|layer| self.flush_file(&layer));
+            let status = match flushed {
+                Ok(()) => SnapshotStatus::Accomplished,
+                Err(error) => {
+                    let id = &snapshot.snapshot_id;
+                    tracing::error!(snapshot = %id, %error, "snapshot failed");
+                    SnapshotStatus::Failed
+                }
+            };
+            let settled = SnapshotRecord { status, ..snapshot };
+            self.apply([StackOperation::UpdateSnapshot(settled)])?;
+        }
+        Ok(())
     }
 
     fn reopen_all(&self, caller: &Caller, disks: Vec<DiskRecord>, recovery: &mut Recovery) {
@@ -85,7 +137,11 @@ impl Disks {
         let outcome = self.open(caller, &renewed);
         match outcome {
             Ok(open) => {
-                self.publish(&renewed, open);
+                let _limits = self.performance.lock().unwrap_or_else(PoisonError::into_inner);
+                // It may have been detached meanwhile.
+                if self.disk(&disk.disk_id)? == renewed {
+                    self.publish(&renewed, open);
+                }
                 Ok(())
             }
             Err(error) => {

@@ -9,35 +9,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::catalog::{
-    CacheMode, Catalog, DiskFilter, DiskLimits, DiskRecord, DiskStatus, LayerRecord, Listed,
-    Operation, Page,
+    Catalog, DiskFilter, DiskRecord, DiskStatus, LayerUses, Listed, Operation, Page,
 };
-use crate::clock::{Clock, Entropy, random_uuid};
-use crate::crypto::xts::Cipher;
+use crate::clock::{Clock, Entropy};
 use crate::kms::{Account, DataKeys};
-use crate::layer::{self, Envelope, LayerSpec};
-use crate::limits;
 use crate::ram::{Caller, Ram};
 use crate::storage::store::LayerStore;
 use crate::trail::Trail;
-use crate::units::{ByteCount, DataUnitSize, SECTOR_BYTES};
 
 use super::ControlError;
 use super::attachment::Attachment;
 use super::audit::{self, Outcome};
-use super::performance::check_limits;
-
-/// Bytes of a data key: two AES-256 keys.
-const DATA_KEY_BYTES: usize = 64;
-
-/// Longest disk name, in characters.
-const NAME_CHARS_MAX: usize = 128;
-
-/// Longest description, in characters.
-const DESCRIPTION_CHARS_MAX: usize = 256;
-
-/// Smallest disk: one data unit.
-const DISK_BYTES_MIN: u64 = 4096;
+use super::job_threads::StackSettings;
+use super::layers::{condemned, going};
+use super::order::StackControl;
+use super::snapshot::Deletion;
 
 /// What [`Disks`] is made of.
 pub struct DisksParts {
@@ -57,29 +43,8 @@ pub struct DisksParts {
     pub entropy: Arc<dyn Entropy>,
     /// Whose disks.
     pub account: Account,
-}
-
-/// What a new disk shall be.
-#[derive(Clone, Debug)]
-pub struct CreateDisk {
-    /// May be empty; else 1 to 128 characters, a letter first.
-    pub name: String,
-    /// At most 256 characters.
-    pub description: String,
-    /// Advertised size: a multiple of 512 bytes.
-    pub size: ByteCount,
-    /// Encrypted at rest.
-    pub encrypted: bool,
-    /// Id, alias or ARN of the KMS key; `None`: the service key.
-    pub kms_key: Option<String>,
-    /// Disk category of the cloud, kept and shown.
-    pub category: String,
-    /// Clients may only read.
-    pub read_only: bool,
-    /// How it is opened.
-    pub cache: CacheMode,
-    /// What it may do in a second.
-    pub limits: DiskLimits,
+    /// How deep stacks get, and how jobs work.
+    pub stack: StackSettings,
 }
 
 /// All disks of the daemon. Every call blocks: on the catalog, the KMS, the trail, files.
@@ -88,65 +53,17 @@ pub struct Disks {
     pub(super) attached: RwLock<HashMap<String, Arc<Attachment>>>,
     /// Held from the catalog's change to that of the open disk, where limits are in question.
     pub(super) performance: Mutex<()>,
+    /// Held by whoever changes a header, so that two changes do not meet in one file.
+    pub(super) headers: Mutex<()>,
+    pub(super) stack: StackControl,
 }
 
 impl Disks {
     /// The disks in the catalog; nothing is attached yet, see [`Disks::recover`].
     pub fn new(parts: DisksParts) -> Self {
-        Self { parts, attached: RwLock::default(), performance: Mutex::new(()) }
-    }
-
-    /// Makes a disk. It is `Available` when this returns.
-    ///
-    /// # Errors
-    /// The published codes of `CreateDisk`; nothing is left behind then.
-    pub fn create(
-        &self,
-        caller: &Caller,
-        request: &CreateDisk,
-    ) -> Result<DiskRecord, ControlError> {
-        let disk_id = new_disk_id(&*self.parts.entropy);
-        let outcome = self.try_create(caller, request, &disk_id);
-        if let Err(error) = &outcome {
-            self.record_refusal(caller, "CreateDisk", &disk_id, error)?;
-        }
-        outcome
-    }
-
-    fn try_create(
-        &self,
-        caller: &Caller,
-        request: &CreateDisk,
-        disk_id: &str,
-    ) -> Result<DiskRecord, ControlError> {
-        self.allow(caller, "ecs:CreateDisk", "*")?;
-        check(request)?;
-        check_limits(request.limits)?;
-        let kms_key_id = match (request.encrypted, &request.kms_key) {
-            (false, _) => None,
-            (true, None) => Some(self.parts.kms.default_key(&self.as_ecs(caller))?),
-            (true, Some(key)) => Some(self.usable_key(caller, key)?),
-        };
-        let disk = self.new_record(request, disk_id, kms_key_id);
-        let spec = self.new_layer(&disk);
-        let layer = LayerRecord {
-            layer_id: spec.layer_id.to_string(),
-            disk_id: disk_id.to_owned(),
-            parent: None,
-            file_name: format!("{}.luks", spec.layer_id),
-        };
-        let intent = [Operation::InsertDisk(disk.clone(), vec![layer.clone()])];
-        self.parts.catalog.apply(&intent, &mut || Ok(()))?;
-        let made = self.make_layer(caller, &disk, &spec, &layer).and_then(|()| {
-            let done = DiskRecord { status: DiskStatus::Available, ..disk.clone() };
-            let event = audit::disk_created(self.actor(caller), &done);
-            self.change(&disk, &done, || self.parts.trail.record(&event))?;
-            Ok(done)
-        });
-        if made.is_err() {
-            self.remove(&disk, &[layer]);
-        }
-        made
+        let (attached, performance) = (RwLock::default(), Mutex::new(()));
+        let headers = Mutex::new(());
+        Self { parts, attached, performance, headers, stack: StackControl::default() }
     }
 
     /// Disks that meet `filter`, newest first. Those on their way out are not shown.
@@ -168,20 +85,49 @@ impl Disks {
         Ok(self.parts.catalog.disks(filter, page)?)
     }
 
-    /// Removes a disk for good. It must be `Available`.
+    /// Removes a disk for good. It must be `Available`. Its snapshots stay.
     ///
     /// # Errors
     /// `InvalidDiskId.NotFound`, `DiskStillAttached`, `IncorrectDiskStatus`.
     pub fn delete(&self, caller: &Caller, disk_id: &str) -> Result<(), ControlError> {
-        let outcome = self.try_delete(caller, disk_id);
+        self.delete_with(caller, disk_id, Deletion::default())
+    }
+
+    /// As [`Disks::delete`], and destroys the keys of the layers that go with it, if asked to.
+    ///
+    /// # Errors
+    /// As [`Disks::delete`].
+    pub fn delete_with(
+        &self,
+        caller: &Caller,
+        disk_id: &str,
+        deletion: Deletion,
+    ) -> Result<(), ControlError> {
+        let outcome = self.try_delete(caller, disk_id, deletion);
         if let Err(error) = &outcome {
             self.record_refusal(caller, "DeleteDisk", disk_id, error)?;
         }
         outcome
     }
 
-    fn try_delete(&self, caller: &Caller, disk_id: &str) -> Result<(), ControlError> {
+    fn try_delete(
+        &self,
+        caller: &Caller,
+        disk_id: &str,
+        deletion: Deletion,
+    ) -> Result<(), ControlError> {
         self.allow(caller, "ecs:DeleteDisk", disk_id)?;
+        let _turn = self.stack.turns.take(disk_id);
+        self.delete_now(caller, disk_id, deletion)
+    }
+
+    /// Deletes a disk whose turn the caller has.
+    pub(super) fn delete_now(
+        &self,
+        caller: &Caller,
+        disk_id: &str,
+        deletion: Deletion,
+    ) -> Result<(), ControlError> {
         let disk = self.disk(disk_id)?;
         match disk.status {
             DiskStatus::Available => {}
@@ -191,31 +137,43 @@ impl Disks {
             }
             status => return Err(ControlError::wrong_status(disk_id, status)),
         }
-        let layers = self.parts.catalog.layers(disk_id)?;
-        let going = DiskRecord { status: DiskStatus::Deleting, ..disk.clone() };
-        let event = audit::disk_event(self.actor(caller), "DeleteDisk", disk_id);
+        self.end_jobs_of(disk_id)?;
+        let going_disk = DiskRecord { status: DiskStatus::Deleting, ..disk.clone() };
+        let event = audit::disk_deleted(self.actor(caller), disk_id, deletion);
+        let mut change = vec![update(&disk, &going_disk)];
+        let structure = self.lock_structure();
+        if deletion.erase {
+            let is_gone = |uses: &LayerUses| is_of_disk_alone(uses, disk_id);
+            let released = self.released_by(&disk.top_layer, is_gone)?;
+            change.extend(released.into_iter().map(|layer| condemned(layer).into()));
+        }
         // From here on there is no way back: a crash is finished at the next start.
-        self.change(&disk, &going, || self.parts.trail.record(&event))?;
-        self.remove(&going, &layers);
+        self.apply_recorded(&change, &event)?;
+        drop(structure);
+        self.remove(caller, disk_id);
         Ok(())
     }
 
-    /// Takes layers and record away. What fails is tried again at the next start.
-    pub(super) fn remove(&self, disk: &DiskRecord, layers: &[LayerRecord]) {
-        let removed = layers
-            .iter()
-            .try_for_each(|layer| self.parts.store.remove(&layer.file_name))
-            .and_then(|()| self.parts.store.sync_names());
-        if let Err(error) = removed {
-            let disk = &disk.disk_id;
-            tracing::error!(%disk, %error, "layer not removed; tried again at start");
+    /// Takes a disk's record away and the layers that nobody else needs. What fails is tried again
+    /// at the next start.
+    pub(super) fn remove(&self, caller: &Caller, disk_id: &str) {
+        if let Err(error) = self.try_remove(disk_id) {
+            tracing::error!(disk = %disk_id, %error, "record not removed; tried again at start");
             return;
         }
-        let gone = [Operation::DeleteDisk(disk.disk_id.clone())];
-        if let Err(error) = self.parts.catalog.apply(&gone, &mut || Ok(())) {
-            let disk = &disk.disk_id;
-            tracing::error!(%disk, %error, "record not removed; tried again at start");
+        self.sweep(caller);
+        self.stack.runner.nudge();
+    }
+
+    pub(super) fn try_remove(&self, disk_id: &str) -> Result<(), ControlError> {
+        let _structure = self.lock_structure();
+        let mut change = vec![Operation::DeleteDisk(disk_id.to_owned())];
+        if let Some(disk) = self.parts.catalog.disk(disk_id)? {
+            let is_gone = |uses: &LayerUses| is_of_disk_alone(uses, disk_id);
+            let released = self.released_by(&disk.top_layer, is_gone)?;
+            change.extend(released.into_iter().map(|layer| going(layer).into()));
         }
+        Ok(self.parts.catalog.apply(&change, &mut || Ok(()))?)
     }
 
     /// The record of a disk that exists for users.
@@ -226,6 +184,21 @@ impl Disks {
         }
     }
 
+    /// The record of a disk that is attached or could be.
+    pub(super) fn usable_disk(&self, disk_id: &str) -> Result<DiskRecord, ControlError> {
+        let disk = self.disk(disk_id)?;
+        match disk.status {
+            DiskStatus::Available | DiskStatus::InUse => Ok(disk),
+            status => Err(ControlError::wrong_status(disk_id, status)),
+        }
+    }
+
+    /// The disk of this id as it is served, if it is.
+    pub(super) fn attached_disk(&self, disk_id: &str) -> Option<Arc<Attachment>> {
+        let attached = self.attached.read().unwrap_or_else(PoisonError::into_inner);
+        attached.get(disk_id).map(Arc::clone)
+    }
+
     /// Puts `after` in the place of `before`, if nobody was faster. `gate` runs just before.
     pub(super) fn change(
         &self,
@@ -233,12 +206,7 @@ impl Disks {
         after: &DiskRecord,
         mut gate: impl FnMut() -> Result<(), crate::trail::TrailError>,
     ) -> Result<(), ControlError> {
-        let update = [Operation::UpdateDisk {
-            disk: after.clone(),
-            seen_status: before.status,
-            seen_epoch: before.epoch,
-        }];
-        Ok(self.parts.catalog.apply(&update, &mut || Ok(gate()?))?)
+        Ok(self.parts.catalog.apply(&[update(before, after)], &mut || Ok(gate()?))?)
     }
 
     pub(super) fn record_refusal(
@@ -259,76 +227,7 @@ impl Disks {
 
     /// The same call, in the name under which the disk service uses keys.
     pub(super) fn as_ecs(&self, caller: &Caller) -> Caller {
-        Caller::ecs(caller.request_id)
-    }
-
-    fn new_record(
-        &self,
-        request: &CreateDisk,
-        disk_id: &str,
-        kms_key_id: Option<String>,
-    ) -> DiskRecord {
-        DiskRecord {
-            disk_id: disk_id.to_owned(),
-            name: request.name.clone(),
-            description: request.description.clone(),
-            size: request.size,
-            encrypted: request.encrypted,
-            kms_key_id,
-            status: DiskStatus::Creating,
-            category: request.category.clone(),
-            created: self.parts.clock.now(),
-            attached: None,
-            detached: None,
-            instance_id: None,
-            read_only: request.read_only,
-            cache: request.cache,
-            limits: request.limits,
-            epoch: 0,
-        }
-    }
-
-    fn new_layer(&self, disk: &DiskRecord) -> LayerSpec {
-        LayerSpec {
-            layer_id: random_uuid(&*self.parts.entropy),
-            disk_id: disk.disk_id.clone(),
-            parent: None,
-            size: disk.size,
-            unit: DataUnitSize::B4096,
-            cipher: if disk.encrypted { Cipher::Aes256XtsPlain64 } else { Cipher::Null },
-            created: disk.created,
-        }
-    }
-
-    /// Writes the layer's file under a fresh data key, durably.
-    fn make_layer(
-        &self,
-        caller: &Caller,
-        disk: &DiskRecord,
-        spec: &LayerSpec,
-        layer: &LayerRecord,
-    ) -> Result<(), ControlError> {
-        let data_key = match &disk.kms_key_id {
-            None => None,
-            Some(key_id) => {
-                let (ecs, context) = (self.as_ecs(caller), spec.encryption_context());
-                let kms = &self.parts.kms;
-                let made = kms.generate_data_key(&ecs, key_id, DATA_KEY_BYTES, &context);
-                Some(made.map_err(|error| self.no_data_key(error, key_id))?)
-            }
-        };
-        let envelope = data_key.as_ref().map(|key| Envelope {
-            key_id: key.key_id.clone(),
-            key_version: key.key_version.clone(),
-            wrapped: key.blob.clone(),
-        });
-        let sealed = envelope.as_ref().zip(data_key.as_ref().map(|key| &key.plaintext));
-        let file = || self.parts.store.locate(&layer.file_name);
-        let on_storage = |error| ControlError::Storage { file: file(), error };
-        let storage = self.parts.store.create(&layer.file_name).map_err(on_storage)?;
-        layer::format(&*storage, spec, sealed, &*self.parts.entropy)
-            .map_err(|error| ControlError::Layer { file: file(), error })?;
-        self.parts.store.sync_names().map_err(on_storage)
+        Caller::ecs_for(caller)
     }
 
     /// The attached disk of this id or name; none if the name is not unique among the attached.
@@ -374,49 +273,15 @@ impl std::fmt::Debug for Disks {
     }
 }
 
-fn check(request: &CreateDisk) -> Result<(), ControlError> {
-    let bad = |code, message: String| Err(ControlError::refused(code, 400, message));
-    let is_name_char = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
-    let name = &request.name;
-    let starts_well = name.chars().next().is_none_or(char::is_alphabetic);
-    if !starts_well || !name.chars().all(is_name_char) || name.chars().count() > NAME_CHARS_MAX {
-        return bad(
-            "InvalidDiskName.Malformed",
-            "The disk name must start with a letter and have at most 128 letters, digits, '.', \
-             '_', '-' or ':'."
-                .to_owned(),
-        );
-    }
-    if request.description.chars().count() > DESCRIPTION_CHARS_MAX {
-        let message = "The description must have at most 256 characters.".to_owned();
-        return bad("InvalidDescription.Malformed", message);
-    }
-    let size = request.size.get();
-    let in_range = (DISK_BYTES_MIN..=limits::DISK_BYTES_MAX).contains(&size);
-    if !in_range || !size.is_multiple_of(SECTOR_BYTES) {
-        let message = format!(
-            "The disk size must be a multiple of 512 bytes from 4 KiB to 64 TiB, not {size} bytes."
-        );
-        return bad("InvalidSize.ValueNotSupported", message);
-    }
-    if request.kms_key.is_some() && !request.encrypted {
-        let message = "Encrypted must be true when kmsKeyId is not empty.".to_owned();
-        return bad("InvalidParameter.EncryptedIllegal", message);
-    }
-    Ok(())
+/// Puts `after` in the place of `before`, if nobody was faster.
+pub(super) fn update(before: &DiskRecord, after: &DiskRecord) -> Operation {
+    let (seen_status, seen_epoch) = (before.status, before.epoch);
+    Operation::UpdateDisk { disk: after.clone(), seen_status, seen_epoch }
 }
 
-/// `d-` and 20 lower-case letters or digits: 103 bits, so two are never the same.
-fn new_disk_id(entropy: &dyn Entropy) -> String {
-    const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let mut id = String::from("d-");
-    while id.len() < 22 {
-        let mut byte = [0];
-        entropy.fill(&mut byte);
-        // 252 = 7 * 36: higher values would make some letters likelier.
-        if byte[0] < 252 {
-            id.push(char::from(ALPHABET[usize::from(byte[0] % 36)]));
-        }
-    }
-    id
+/// Whether a layer goes when the disk does. Jobs of the disk have ended before.
+fn is_of_disk_alone(uses: &LayerUses, disk_id: &str) -> bool {
+    let LayerUses { disks, snapshots, images, jobs, children } = uses;
+    let others = [snapshots, images, jobs, children];
+    disks.iter().all(|disk| disk == disk_id) && others.iter().all(|list| list.is_empty())
 }

@@ -5,7 +5,8 @@ use crate::storage::Durability;
 use crate::units::DataUnit;
 
 use super::align::Span;
-use super::{Disk, DiskError};
+use super::stack::Stack;
+use super::{Disk, DiskError, Waiting};
 
 impl Disk {
     /// Writes the bytes at [`Span::payload`] of `data`, which is [`Span::covered_bytes`] long and
@@ -34,38 +35,47 @@ impl Disk {
     }
 
     fn write_piece(&self, piece: &Span, data: &mut [u8]) -> Result<(), DiskError> {
+        let first = piece.first();
         if piece.is_aligned() {
-            let sealed = self.top.seal_units(piece.first(), data)?;
-            let _guard = self.locks.write(piece.first(), piece.units());
-            return Ok(self.top.store_units(&sealed, Durability::Volatile)?);
-        }
-        let _guard = self.locks.write(piece.first(), piece.units());
-        self.fill_edges(piece, data)?;
-        Ok(self.top.write_units(piece.first(), data, Durability::Volatile)?)
-    }
-
-    /// Reads what lies around the payload in its first and last unit. The caller holds the lock on
-    /// both: nobody changes those bytes before they are written back.
-    fn fill_edges(&self, span: &Span, data: &mut [u8]) -> Result<(), DiskError> {
-        let unit = self.unit().as_usize();
-        let payload = span.payload();
-        let last = span.units() - 1;
-        let mut edge = Edge::new(unit);
-        if span.lead() > 0 || (span.trail() > 0 && last == 0) {
-            let old = edge.read(self, span.first())?;
-            data[..payload.start].copy_from_slice(&old[..payload.start]);
-            if last == 0 {
-                data[payload.end..].copy_from_slice(&old[payload.end..]);
-                return Ok(());
+            let before = self.stack.load();
+            let sealed = before.top.seal_units(first, data)?;
+            let _guard = self.locks.write(first, piece.units());
+            let stack = self.stack.load();
+            if stack.top.is_same_as(&before.top) {
+                return Ok(stack.store(&sealed)?);
             }
+            // A layer was pushed in between: what was sealed is for the wrong one.
+            before.top.unseal_units(first, data);
+            return Ok(stack.write(first, data)?);
         }
-        if span.trail() > 0 {
-            let old = edge.read(self, span.first().plus(last))?;
-            let kept = data.len() - payload.end;
-            data[payload.end..].copy_from_slice(&old[unit - kept..]);
-        }
-        Ok(())
+        let _guard = self.locks.write(first, piece.units());
+        let stack = self.stack.load();
+        fill_edges(&stack, piece, data)?;
+        Ok(stack.write(first, data)?)
     }
+}
+
+/// Reads what lies around the payload in its first and last unit. The caller holds the lock on
+/// both: nobody changes those bytes before they are written back.
+fn fill_edges(stack: &Stack, span: &Span, data: &mut [u8]) -> Result<(), DiskError> {
+    let unit = span.unit_bytes();
+    let payload = span.payload();
+    let last = span.units() - 1;
+    let mut edge = Edge::new(unit);
+    if span.lead() > 0 || (span.trail() > 0 && last == 0) {
+        let old = edge.read(stack, span.first())?;
+        data[..payload.start].copy_from_slice(&old[..payload.start]);
+        if last == 0 {
+            data[payload.end..].copy_from_slice(&old[payload.end..]);
+            return Ok(());
+        }
+    }
+    if span.trail() > 0 {
+        let old = edge.read(stack, span.first().plus(last))?;
+        let kept = data.len() - payload.end;
+        data[payload.end..].copy_from_slice(&old[unit - kept..]);
+    }
+    Ok(())
 }
 
 /// Room for one unit's old content. Only requests that are not whole units pay for it.
@@ -80,9 +90,10 @@ impl Edge {
         Self { bytes: [0; 4096], unit, present: Presence::new() }
     }
 
-    fn read(&mut self, disk: &Disk, unit: DataUnit) -> Result<&[u8], DiskError> {
+    fn read(&mut self, stack: &Stack, unit: DataUnit) -> Result<&[u8], DiskError> {
         let bytes = &mut self.bytes[..self.unit];
-        disk.top.read_units(unit, bytes, &mut self.present)?;
+        self.present.clear();
+        stack.read(unit, bytes, &mut self.present, Waiting::Allowed)?;
         Ok(bytes)
     }
 }

@@ -1,12 +1,21 @@
 //! Trim and write zeroes: whole units become holes, edges are written.
 //!
+//! A hole uncovers the layers below. So where one of them holds anything, zeros are written
+//! instead, and trim, which is a hint, leaves the units as they are: old data never comes back.
+//!
 //! A request may cover the whole disk. It goes forward in steps so that other requests get their
 //! turn between them; a unit is never seen half zeroed.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::layer::{LayerError, UnitExtent};
 use crate::storage::Durability;
 use crate::units::{ByteCount, ByteOffset, DataUnit};
 
 use super::align::{Parts, Span};
+use super::stack::{Member, Stack};
+use super::union::Union;
 use super::{Disk, DiskError};
 
 /// Units that are punched under one hold of the locks: 1 GiB of 4096-byte units.
@@ -26,6 +35,30 @@ pub struct Zeroing {
     pub durability: Durability,
 }
 
+/// What becomes of units under which another layer holds something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Covered {
+    /// They stay as they are.
+    Keep,
+    /// Zeros are written.
+    Zero,
+}
+
+impl Stack {
+    /// The first run of `units` units, at least one, that the layers below the top hold or do not
+    /// hold. What power loss may bring back they hold.
+    fn first_below(&self, first: DataUnit, units: u64) -> Result<UnitExtent, LayerError> {
+        if self.below.is_empty() {
+            return Ok(UnitExtent { first, units, is_present: false });
+        }
+        let run = Union::of(self.parents(), first, units).next_run()?;
+        let run = run.expect("there is at least one unit");
+        let may_come_back = |member: &Arc<Member>| member.is_releasing.load(Ordering::Acquire);
+        let is_present = run.is_present || self.below.iter().any(may_come_back);
+        Ok(UnitExtent { is_present, ..run })
+    }
+}
+
 impl Disk {
     /// Gives back the space of all whole units in the range; parts of units stay as they are.
     ///
@@ -38,7 +71,7 @@ impl Disk {
         durability: Durability,
     ) -> Result<(), DiskError> {
         let (first, units) = Parts::of(self.unit(), at, len).body;
-        self.punch(first, units)?;
+        self.clear(first, units, Covered::Keep)?;
         self.settle(durability)
     }
 
@@ -57,6 +90,9 @@ impl Disk {
             return Err(DiskError::NotFaster);
         }
         let parts = Parts::of(self.unit(), at, len);
+        if how.only_if_fast && self.covers_any(parts.body)? {
+            return Err(DiskError::NotFaster);
+        }
         if let Some((head, bytes)) = parts.head {
             self.write_zero_bytes(head, bytes)?;
         }
@@ -64,7 +100,7 @@ impl Disk {
         if how.keep_allocated {
             self.write_zero_units(first, units)?;
         } else {
-            self.punch(first, units)?;
+            self.clear(first, units, Covered::Zero)?;
         }
         if let Some((tail, bytes)) = parts.tail {
             self.write_zero_bytes(tail, bytes)?;
@@ -72,20 +108,51 @@ impl Disk {
         self.settle(how.durability)
     }
 
-    fn punch(&self, first: DataUnit, units: u64) -> Result<(), DiskError> {
+    /// Makes units absent, or does what `covered` says to those that cover something.
+    fn clear(&self, first: DataUnit, units: u64, covered: Covered) -> Result<(), DiskError> {
         let mut done = 0;
         while done < units {
-            let step = (units - done).min(PUNCH_UNITS);
-            let _guard = self.locks.write(first.plus(done), step);
-            self.top.punch_units(first.plus(done), step)?;
-            done += step;
+            let (at, step) = (first.plus(done), (units - done).min(PUNCH_UNITS));
+            // How much to lock. What is below may be another layer until the lock is held.
+            let run = self.stack.load_full().first_below(at, step)?;
+            let is_written = run.is_present && covered == Covered::Zero;
+            let most = if is_written { self.zero_units() } else { step };
+            let step = run.units.min(most);
+            let _guard = self.locks.write(at, step);
+            let stack = self.stack.load();
+            let run = stack.first_below(at, step)?;
+            match covered {
+                _ if !run.is_present => stack.top.punch_units(at, run.units)?,
+                Covered::Keep => {}
+                Covered::Zero => {
+                    let units = run.units.min(self.zero_units());
+                    let mut data = vec![0; units as usize * self.unit().as_usize()];
+                    stack.write(at, &mut data)?;
+                    done += units;
+                    continue;
+                }
+            }
+            done += run.units;
         }
         Ok(())
     }
 
+    /// Whether any layer below the top holds something there.
+    fn covers_any(&self, (first, units): (DataUnit, u64)) -> Result<bool, DiskError> {
+        if units == 0 {
+            return Ok(false);
+        }
+        let run = self.stack.load_full().first_below(first, units)?;
+        Ok(run.is_present || run.units < units)
+    }
+
+    fn zero_units(&self) -> u64 {
+        (ZEROES_BYTES / self.unit().as_usize()) as u64
+    }
+
     fn write_zero_units(&self, first: DataUnit, units: u64) -> Result<(), DiskError> {
         let unit = self.unit();
-        let step_units = (ZEROES_BYTES / unit.as_usize()) as u64;
+        let step_units = self.zero_units();
         let mut data = vec![0; ZEROES_BYTES.min(units as usize * unit.as_usize())];
         let mut done = 0;
         while done < units {

@@ -123,22 +123,17 @@ pub fn create(
     if to.exists() {
         return Err(BackupError::Exists { path: to.to_owned() });
     }
-    let (copy, unfinished) = (beside(to, ".catalog"), beside(to, ".unfinished"));
-    let made = write(root, catalog, about, (to, &copy, &unfinished));
-    for path in [&copy, &unfinished] {
-        // Only gives back space; a file of that name is overwritten by the next backup.
-        let _ = std::fs::remove_file(path);
-    }
-    made
+    let copy = Passing::beside(to, ".catalog")?;
+    let unfinished = Passing::beside(to, ".unfinished")?;
+    write(root, catalog, about, (to, &copy.path, unfinished))
 }
 
 fn write(
     root: &Root,
     catalog: &dyn Catalog,
     about: &About,
-    (to, copy, unfinished): (&Path, &Path, &Path),
+    (to, copy, mut unfinished): (&Path, &Path, Passing),
 ) -> Result<Manifest, BackupError> {
-    new_file(copy).map_err(BackupError::io(copy))?;
     catalog.copy_to(copy)?;
     // Of the copy itself: a rotation may have come since.
     let record = read_root(copy)?.ok_or(RootError::Corrupt).map_err(KmsError::from)?;
@@ -157,13 +152,12 @@ fn write(
     };
     let line = serde_json::to_string(&manifest).unwrap_or_default();
     let head = format!("{FIRST_LINE}{line}\n{}\n", mac(&root.sealing_key(), &line));
-    let written = || {
-        let mut file = new_file(unfinished)?;
-        file.write_all(head.as_bytes())?;
-        pour(&mut File::open(copy)?, &mut file)?;
-        file.sync_all()?;
+    let mut written = || {
+        unfinished.file.write_all(head.as_bytes())?;
+        pour(&mut File::open(copy)?, &mut unfinished.file)?;
+        unfinished.file.sync_all()?;
         // Linking never takes the place of a file that came in between.
-        std::fs::hard_link(unfinished, to)?;
+        std::fs::hard_link(&unfinished.path, to)?;
         let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     };
@@ -298,6 +292,40 @@ fn pour(from: &mut impl Read, to: &mut impl Write) -> io::Result<(u64, String)> 
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Names tried for a file that is to be gone again.
+const NAMES_MAX: u32 = 1000;
+
+/// A private file of a name that was free, gone when dropped. A crash leaves it behind; nothing
+/// that was there before is ever touched.
+struct Passing {
+    path: PathBuf,
+    file: File,
+}
+
+impl Passing {
+    fn beside(to: &Path, suffix: &str) -> Result<Self, BackupError> {
+        let mut taken = None;
+        for number in 0..NAMES_MAX {
+            let mark = if number == 0 { String::new() } else { format!(".{number}") };
+            let path = beside(to, &format!("{suffix}{mark}"));
+            let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            match made {
+                Ok(file) => return Ok(Self { path, file }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = Some(path),
+                Err(error) => return Err(BackupError::io(&path)(error)),
+            }
+        }
+        Err(BackupError::Exists { path: taken.unwrap_or_else(|| to.to_owned()) })
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        // Only gives back space.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -17,6 +17,7 @@ use super::KmsError;
 use super::context::{Context, canonical};
 use super::encryption::ENCRYPT_BYTES_MAX;
 use crate::secret::Secret;
+use crate::token::Sealed;
 
 const LABEL: &[u8] = b"sealdisk-kms/blob/v1";
 const VERSION_ID_BYTES: usize = 36;
@@ -49,28 +50,34 @@ pub fn parse(bytes: &[u8]) -> Option<Blob<'_>> {
     if !(1..=ENCRYPT_BYTES_MAX).contains(&length) {
         return None;
     }
-    let version_id = std::str::from_utf8(version_id).ok().filter(|id| is_uuid(id))?;
+    let version_id = leading_version(version_id)?;
     Some(Blob { version_id, header, iv: *iv, sealed })
 }
 
+/// The key version that leads a blob, of ours or of another KMS that speaks this API.
+pub fn leading_version(bytes: &[u8]) -> Option<&str> {
+    let (version_id, _) = bytes.split_at_checked(VERSION_ID_BYTES)?;
+    std::str::from_utf8(version_id).ok().filter(|id| is_uuid(id))
+}
+
 /// The blob that holds, under version `version_id` (a lower-case UUID) of a key, what `encrypt`
-/// makes: ciphertext and tag, by AES-256-GCM with `iv` and the associated data it is given.
+/// makes by AES-256-GCM with the associated data it is given and a vector of its own choice: some
+/// tokens choose it during the call. GCM binds it by itself.
 ///
 /// # Errors
 /// [`KmsError::InvalidParameter`] for a context that is too long, and those of `encrypt`.
 pub fn seal(
     version_id: &str,
-    iv: [u8; IV_BYTES],
     context: &Context,
-    encrypt: impl FnOnce(&[u8]) -> Result<Vec<u8>, KmsError>,
+    encrypt: impl FnOnce(&[u8]) -> Result<Sealed, KmsError>,
 ) -> Result<Vec<u8>, KmsError> {
     let mut blob = Vec::with_capacity(HEADER_BYTES);
     blob.extend_from_slice(version_id.as_bytes());
     blob.extend_from_slice(MAGIC);
     blob.extend_from_slice(&[FORMAT, AES_256_GCM]);
     let sealed = encrypt(&associated_data(&blob, context)?)?;
-    blob.extend_from_slice(&iv);
-    blob.extend_from_slice(&sealed);
+    blob.extend_from_slice(&sealed.iv);
+    blob.extend_from_slice(&sealed.bytes);
     Ok(blob)
 }
 
@@ -137,8 +144,8 @@ mod tests {
     #[test]
     fn the_golden_blob_is_made_and_opened() {
         let iv = *b"twelve bytes";
-        let encrypt = |data: &[u8]| Ok(aead::seal(&key(), iv, data, PLAIN));
-        let blob = seal(VERSION, iv, &context(), encrypt).unwrap();
+        let encrypt = |data: &[u8]| Ok(Sealed { iv, bytes: aead::seal(&key(), iv, data, PLAIN) });
+        let blob = seal(VERSION, &context(), encrypt).unwrap();
         assert_eq!(blob, GOLDEN);
         let parsed = parse(GOLDEN).unwrap();
         assert_eq!(parsed.version_id(), VERSION);

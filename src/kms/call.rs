@@ -9,6 +9,7 @@ use crate::ram::{Caller, Conditions, KeyPolicy, Principal, RamError, ServiceActs
 use crate::trail::{Actor, Event, EventKind, ResourceType, Service, TrailError};
 
 use super::state::Class;
+use super::under_way::UseUnderWay;
 
 /// Entries in one page of a list at most.
 const PAGE_SIZE_MAX: u32 = 100;
@@ -51,6 +52,8 @@ pub(super) struct Call<'a> {
     resources: Vec<(ResourceType, String)>,
     permission: Option<&'static str>,
     is_recorded: bool,
+    /// A use of a key; ends with the call.
+    under_way: Option<UseUnderWay>,
 }
 
 impl Call<'_> {
@@ -63,6 +66,9 @@ impl Call<'_> {
     }
 
     pub(super) fn about(&mut self, kind: ResourceType, name: &str) {
+        if let (Some(under_way), ResourceType::Key) = (&self.under_way, kind) {
+            under_way.is_of(name);
+        }
         if !self.resources.iter().any(|(_, known)| known == name) {
             self.resources.push((kind, name.to_owned()));
         }
@@ -101,9 +107,10 @@ impl Kms {
             resources: Vec::new(),
             permission: None,
             is_recorded: false,
+            under_way: (action.class() == Class::Use).then(|| self.uses.begin()),
         };
         let begun = self.clock.monotonic();
-        let outcome = body(&mut call);
+        let outcome = self.check_standing(caller, action).and_then(|()| body(&mut call));
         let took = self.clock.monotonic().saturating_sub(begun);
         metrics::kms_call(action.as_str(), if outcome.is_ok() { "ok" } else { "refused" }, took);
         let event = match &outcome {
@@ -170,12 +177,28 @@ impl Kms {
         call: &mut Call<'_>,
         operations: &[Operation],
     ) -> Result<(), KmsError> {
+        let committed = self.commit_recorded(call, operations);
+        if committed.is_err() {
+            self.discard_objects(operations);
+        }
+        committed
+    }
+
+    fn commit_recorded(
+        &self,
+        call: &mut Call<'_>,
+        operations: &[Operation],
+    ) -> Result<(), KmsError> {
         let event = self.event(call)?;
+        let leaving = self.leaving(operations)?;
         let mut refusal = None;
         let mut gate = || {
-            self.trail.record(&event).map_err(|error| {
-                refusal = Some(error.clone());
-                Box::new(error) as Box<dyn std::error::Error + Send + Sync>
+            let recorded = self.trail.record(&event).map_err(KmsError::Unrecorded);
+            // What a token has of them goes now or never: after the commit nothing would know it.
+            recorded.and_then(|()| self.destroy_objects(&leaving)).map_err(|error| {
+                let shown = error.to_string();
+                refusal = Some(error);
+                Box::from(shown)
             })
         };
         let applied = self.catalog.apply(operations, &mut gate);
@@ -184,7 +207,7 @@ impl Kms {
                 call.needs_no_record();
                 Ok(())
             }
-            (Err(CatalogError::Gate(_)), Some(error)) => Err(KmsError::Unrecorded(error)),
+            (Err(CatalogError::Gate(_)), Some(error)) => Err(error),
             // If the gate had passed, the record of the failure follows that of the attempt.
             (Err(error), _) => Err(error.into()),
         }

@@ -1,5 +1,7 @@
 //! CreateKey: which keys can be made, and how one is made.
 
+use super::hsm::HSM;
+use super::material::{MaterialStore, NewVersion, SOFTWARE_LEVEL};
 use super::spec::KeySpec;
 use super::{Action, Kms, KmsError, is_service_key, rotation, tags};
 use crate::catalog::{KeyRecord, KeyState, KeyVersionRecord, Operation, Page};
@@ -10,7 +12,6 @@ use crate::trail::ResourceType;
 const ORIGIN: &str = "Aliyun_KMS";
 /// `Origin` of keys whose material their owner brings.
 pub(super) const EXTERNAL: &str = "EXTERNAL";
-const PROTECTION: &str = "SOFTWARE";
 
 /// Keys of an account in a region, service keys aside; one more: `Rejected.LimitExceeded`.
 const KEYS_MAX: u64 = 200;
@@ -47,6 +48,8 @@ pub(super) struct NewKey<'a> {
     pub(super) spec: KeySpec,
     pub(super) usage: &'static str,
     pub(super) origin: &'static str,
+    /// `ProtectionLevel`; an instance decides for itself.
+    pub(super) level: Option<&'a str>,
     pub(super) instance: Option<String>,
     pub(super) rotation: Option<std::time::Duration>,
 }
@@ -60,6 +63,7 @@ impl<'a> NewKey<'a> {
             spec: KeySpec::Aes256,
             usage: super::spec::ENCRYPT,
             origin: ORIGIN,
+            level: None,
             instance: None,
             rotation: None,
         }
@@ -115,21 +119,24 @@ impl Kms {
         if wanted.description.chars().count() > super::keys::DESCRIPTION_CHARS_MAX {
             return Err(KmsError::InvalidParameter("Description"));
         }
-        if let Some(instance) = &wanted.instance {
-            self.check_instance(instance)?;
+        let level = wanted.protection.as_deref();
+        if !matches!(level, None | Some(SOFTWARE_LEVEL | HSM)) {
+            return Err(KmsError::InvalidParameter("ProtectionLevel"));
         }
-        match wanted.protection.as_deref() {
-            None | Some(PROTECTION) => {}
-            // As published, an instance has a level of its own.
-            Some("HSM") if wanted.instance.is_some() => {}
-            Some("HSM") => return Err(KmsError::UnsupportedProtectionLevel),
-            Some(_) => return Err(KmsError::InvalidParameter("ProtectionLevel")),
-        }
+        let store = self.store_of_new(level, wanted.instance.as_deref())?;
         let spec = KeySpec::wanted(wanted.spec.as_deref())?;
+        if store.level() == HSM && !spec.is_symmetric() {
+            return Err(KmsError::UnsupportedProtectionLevel);
+        }
         let usage = spec.usage(wanted.usage.as_deref())?;
         let origin = match wanted.origin.as_deref() {
             None | Some(ORIGIN) => ORIGIN,
-            Some(EXTERNAL) if spec.is_symmetric() && wanted.instance.is_none() => EXTERNAL,
+            // Not into an instance of software, as published.
+            Some(EXTERNAL)
+                if spec.is_symmetric() && (wanted.instance.is_none() || store.level() == HSM) =>
+            {
+                EXTERNAL
+            }
             Some(EXTERNAL) => return Err(KmsError::UnsupportedOrigin),
             Some(_) => return Err(KmsError::InvalidParameter("Origin")),
         };
@@ -147,7 +154,7 @@ impl Kms {
         let NewKey { creator, description, .. } =
             NewKey::plain(&self.account.account_id, &wanted.description);
         let instance = wanted.instance.clone();
-        Ok(NewKey { creator, description, spec, usage, origin, instance, rotation })
+        Ok(NewKey { creator, description, spec, usage, origin, level, instance, rotation })
     }
 
     /// A fresh key and its first version, which has no material yet if its owner brings it.
@@ -164,15 +171,17 @@ impl Kms {
             None => unique.to_string(),
             Some(_) => format!("key-{}", &unique.simple().to_string()[..INSTANCE_KEY_DIGITS]),
         };
+        let store = self.store_of_new(new.level, new.instance.as_deref())?;
         let has_material = new.origin == ORIGIN;
         let version = if has_material {
-            self.new_version(new.spec, &key_id)?
+            let made = self.new_version(store, new.spec, (&key_id, 1));
+            made.map_err(|error| error.of_instance(new.instance.is_some()))?
         } else {
             KeyVersionRecord {
                 version_id: random_uuid(self.entropy.as_ref()).to_string(),
                 key_id: key_id.clone(),
                 created,
-                store: self.default_store().name().to_owned(),
+                store: store.name().to_owned(),
                 wrapped_material: Vec::new(),
                 public_key: None,
             }
@@ -184,7 +193,7 @@ impl Kms {
             usage: new.usage.to_owned(),
             instance: new.instance,
             origin: new.origin.to_owned(),
-            protection: PROTECTION.to_owned(),
+            protection: store.level().to_owned(),
             creator: new.creator.to_owned(),
             state: if has_material { KeyState::Enabled } else { KeyState::PendingImport },
             created,
@@ -200,15 +209,15 @@ impl Kms {
         Ok((key, version))
     }
 
-    /// A version with fresh material.
+    /// A version with fresh material in `store`, number `number` of its key.
     pub(super) fn new_version(
         &self,
+        store: &dyn MaterialStore,
         spec: KeySpec,
-        key_id: &str,
+        (key_id, number): (&str, u64),
     ) -> Result<KeyVersionRecord, KmsError> {
         let version_id = random_uuid(self.entropy.as_ref()).to_string();
-        let store = self.default_store();
-        let made = store.generate(spec, key_id, &version_id)?;
+        let made = store.generate(spec, &NewVersion { key_id, version_id: &version_id, number })?;
         Ok(KeyVersionRecord {
             version_id,
             key_id: key_id.to_owned(),

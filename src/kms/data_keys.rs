@@ -1,7 +1,7 @@
 //! What the disk service asks of a KMS: of the one in the house, or of one on another host.
 
 use super::context::Context;
-use super::{DataKey, Decrypted, Kms, KmsError, is_symmetric};
+use super::{DataKey, Decrypted, Encrypted, Kms, KmsError, Source, is_symmetric};
 use crate::catalog::KeyState;
 use crate::ram::Caller;
 
@@ -52,6 +52,20 @@ pub trait DataKeys: Send + Sync {
         blob: &[u8],
         context: &Context,
     ) -> Result<Decrypted, KmsError>;
+
+    /// Wraps what a blob holds under the primary version of the key `key_id`, for `context`; the
+    /// data key stays within the KMS (ReEncrypt). `source` is the blob and the context that it is
+    /// bound to. Key and version in the answer are those that wrap it from here on.
+    ///
+    /// # Errors
+    /// The KMS's, of either key.
+    fn re_encrypt(
+        &self,
+        caller: &Caller,
+        source: (&[u8], &Context),
+        key_id: &str,
+        context: &Context,
+    ) -> Result<Encrypted, KmsError>;
 }
 
 impl DataKeys for Kms {
@@ -82,5 +96,14 @@ impl DataKeys for Kms {
         context: &Context,
     ) -> Result<Decrypted, KmsError> {
         Self::decrypt(self, caller, blob, context)
+    }
+    fn re_encrypt(
+        &self,
+        caller: &Caller,
+        (blob, bound_to): (&[u8], &Context),
+        key_id: &str,
+        context: &Context,
+    ) -> Result<Encrypted, KmsError> {
+        self.rewrap(caller, Source::Blob { blob, context: bound_to }, key_id, context)
     }
 }

@@ -218,8 +218,9 @@ impl Kms {
         }
         canonical(context)?;
         let store = self.store(&version)?;
-        let plaintext =
-            parsed.open(context, |iv, data, sealed| store.open(&version, iv, data, sealed))?;
+        let opened =
+            parsed.open(context, |iv, data, sealed| store.open(&version, iv, data, sealed));
+        let plaintext = opened.map_err(|error| error.of_instance(key.instance.is_some()))?;
         let key_version = version.version_id;
         call.response("KeyId", key.key_id.as_str());
         call.response("KeyVersionId", key_version.as_str());
@@ -267,9 +268,11 @@ impl Kms {
         }
         let version = self.catalog.key_version(&key.primary_version)?;
         let version = version.ok_or(KmsError::KeyVersionNotFound)?;
-        let (store, iv) = (self.store(&version)?, self.fresh_iv());
-        let encrypt = |data: &[u8]| store.seal(&version, iv, data, plaintext);
-        let blob = blob::seal(&version.version_id, iv, context, encrypt)?;
+        let store = self.store(&version)?;
+        self.count_wrap(&version.version_id)?;
+        let encrypt = |data: &[u8]| store.seal(&version, data, plaintext);
+        let blob = blob::seal(&version.version_id, context, encrypt);
+        let blob = blob.map_err(|error| error.of_instance(key.instance.is_some()))?;
         call.response("KeyId", key.key_id.as_str());
         call.response("KeyVersionId", version.version_id.as_str());
         Ok(Encrypted { blob, key_id: key.key_id.clone(), key_version: version.version_id })

@@ -6,6 +6,7 @@ use super::remote::RemoteError;
 use super::root::RootError;
 use crate::catalog::CatalogError;
 use crate::ram::RamError;
+use crate::token::{OaepHash, TokenError};
 use crate::trail::TrailError;
 
 /// A refusal or a failure. Says nothing of key material, and of a ciphertext only that it is not
@@ -48,6 +49,12 @@ pub enum KmsError {
     ExpiredImportToken,
     /// No KMS instance of this id.
     InstanceNotFound,
+    /// The account has not opened the service.
+    ServiceNotEnabled,
+    /// The account owes money.
+    InDebt,
+    /// The account has owed money for too long.
+    InDebtOverdue,
     /// A dry run: it would have been done.
     DryRunOperation,
     /// A dry run: it would have been refused to this caller.
@@ -76,6 +83,20 @@ pub enum KmsError {
         /// The store.
         store: String,
     },
+    /// The token that has the material does not do its part.
+    Hsm {
+        /// Why.
+        error: TokenError,
+        /// The key is one of a KMS instance.
+        is_of_instance: bool,
+    },
+    /// The token unwraps imported material under this hash alone.
+    WrappingOfToken {
+        /// Which.
+        hash: OaepHash,
+    },
+    /// The key version has encrypted as often as it may.
+    WornOut,
     /// The cryptographic library could not make a key pair.
     Entropy,
     /// The root key does not fit the catalog.
@@ -107,6 +128,12 @@ impl KmsError {
                 format!("The specified parameter \"{name}\" is not valid.")
             }
             Self::Remote(error) => error.to_string(),
+            Self::Hsm { error, .. } => format!("{}: {}.", self.text(), error.brief()),
+            Self::WrappingOfToken { hash } => format!(
+                "The specified parameter \"WrappingAlgorithm\" is not valid: this HSM takes \
+                 RSAES_OAEP_{}.",
+                hash.as_str()
+            ),
             other => other.text().to_owned(),
         }
     }
@@ -118,6 +145,14 @@ impl KmsError {
             Self::NoPermission => Self::DryRunAccessDenied,
             refusal if refusal.status() < 500 => Self::DryRunInvalid,
             failure => failure,
+        }
+    }
+
+    /// With a token's failure as keys of an instance show it.
+    pub(super) fn of_instance(self, is_of_instance: bool) -> Self {
+        match self {
+            Self::Hsm { error, .. } => Self::Hsm { error, is_of_instance },
+            other => other,
         }
     }
 
@@ -139,6 +174,9 @@ impl KmsError {
             Self::InvalidImportToken => ("InvalidImportToken", 400),
             Self::ExpiredImportToken => ("ExpiredImportToken", 400),
             Self::InstanceNotFound => ("Forbidden.DKMSInstanceNotFound", 404),
+            Self::ServiceNotEnabled => ("Forbidden.KmsServiceNotEnabled", 403),
+            Self::InDebt => ("Forbidden.InDebt", 403),
+            Self::InDebtOverdue => ("Forbidden.InDebtOverdue", 403),
             Self::DryRunOperation => ("DryRunOperationError", 400),
             Self::DryRunAccessDenied => ("AccessDeniedError", 403),
             Self::DryRunInvalid => ("ValidationError", 400),
@@ -151,6 +189,12 @@ impl KmsError {
             Self::StateModifiedFailed => ("Rejected.StateModifiedFailed", 409),
             Self::Unrecorded(_) => ("ServiceUnavailableTemporary", 503),
             Self::StoreMissing { .. } => ("ServiceUnavailableTemporary", 503),
+            // Later it will do; clients try again.
+            Self::Hsm { error, .. } if error.is_busy() => ("ServiceUnavailableTemporary", 503),
+            Self::Hsm { is_of_instance: true, .. } => ("Forbidden.DKMSInstanceStateInvalid", 409),
+            Self::Hsm { is_of_instance: false, .. } => ("ServiceUnavailableTemporary", 503),
+            Self::WrappingOfToken { .. } => ("InvalidParameter", 400),
+            Self::WornOut => ("Rejected.LimitExceeded", 400),
             Self::Remote(error) => error.published(),
             Self::Catalog(_)
             | Self::DamagedMaterial { .. }
@@ -163,7 +207,19 @@ impl KmsError {
     /// The table's messages; those of parameters come from [`KmsError::message`].
     const fn text(&self) -> &'static str {
         match self {
-            Self::MissingParameter(_) | Self::InvalidParameter(_) | Self::Remote(_) => "",
+            Self::MissingParameter(_)
+            | Self::InvalidParameter(_)
+            | Self::Remote(_)
+            | Self::WrappingOfToken { .. } => "",
+            Self::Hsm { is_of_instance: true, .. } => {
+                "The specified DKMSInstance is not in a state to do this"
+            }
+            Self::Hsm { is_of_instance: false, .. } => {
+                "Service unavailable temporarily: the key's HSM cannot do this"
+            }
+            Self::WornOut => {
+                "The key version has encrypted as often as is safe (2^32); rotate the key."
+            }
             Self::KeyNotFound => "The specified Key is not found.",
             Self::KeyVersionNotFound => "The specified KeyVersion is not found.",
             Self::AliasNotFound => "The specified Alias is not found.",
@@ -177,6 +233,9 @@ impl KmsError {
             Self::InvalidImportToken => "The specified import token is not valid.",
             Self::ExpiredImportToken => "The specified import token has expired.",
             Self::InstanceNotFound => "The specified DKMSInstance is not found.",
+            Self::ServiceNotEnabled => "The KMS service is not enabled for the current user.",
+            Self::InDebt => "The current user is indebted.",
+            Self::InDebtOverdue => "The current user is indebted, and overdue.",
             Self::DryRunOperation => "The request would have succeeded, but DryRun is true.",
             Self::DryRunAccessDenied => "The request would have been forbidden; DryRun is true.",
             Self::DryRunInvalid => "The request would have been refused; DryRun is true.",
@@ -222,6 +281,7 @@ impl fmt::Display for KmsError {
             Self::StoreMissing { store } => {
                 write!(f, "the material is in store {store}, which is not configured; configure it")
             }
+            Self::Hsm { error, .. } => write!(f, "{error}"),
             Self::Entropy => f.write_str("the library made no key pair"),
             Self::Root(error) => write!(f, "{error}"),
             Self::Remote(error) => write!(f, "{error}"),
@@ -239,6 +299,7 @@ impl std::error::Error for KmsError {
             Self::Root(error) => Some(error),
             Self::Remote(error) => Some(error),
             Self::Ram(error) => Some(error),
+            Self::Hsm { error, .. } => Some(error),
             _ => None,
         }
     }

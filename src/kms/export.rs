@@ -1,6 +1,7 @@
 //! Data keys that go elsewhere: under another KMS key (ReEncrypt), or under a public key of their
 //! user's (ExportDataKey, GenerateAndExportDataKey).
 
+use super::call::Call;
 use super::context::Context;
 use super::encryption::{Encrypted, Use};
 use super::{Action, Kms, KmsError};
@@ -64,37 +65,71 @@ impl Kms {
     ///
     /// # Errors
     /// The published refusals, of either key.
-    pub fn re_encrypt(
+    pub fn re_encrypt<'a>(
+        &self,
+        caller: &Caller,
+        source: Source<'_>,
+        destination: &str,
+        using: impl Into<Use<'a>>,
+    ) -> Result<Encrypted, KmsError> {
+        let using = using.into();
+        self.using(caller, Action::ReEncrypt, using, |call| {
+            let asked = ["ReEncryptFrom", "ReEncryptTo"];
+            let (from, blob) = self.move_blob(call, asked, source, (destination, using.context))?;
+            Ok(Encrypted { blob: blob.blob, ..from })
+        })
+    }
+
+    /// ReEncrypt for whoever may decrypt under the one key and encrypt under the other, and so
+    /// could do both in turn: the disk service, whose published role knows no ReEncrypt. Key and
+    /// version in the answer are those that encrypted.
+    ///
+    /// # Errors
+    /// The published refusals, of either key.
+    pub(super) fn rewrap(
         &self,
         caller: &Caller,
         source: Source<'_>,
         destination: &str,
         context: &Context,
     ) -> Result<Encrypted, KmsError> {
-        self.call(caller, Action::ReEncrypt, |call| {
-            call.request("DestinationKeyId", destination);
-            call.ask_for("ReEncryptFrom");
-            let opened = match source {
-                Source::Blob { blob, context } => self.open_blob(call, blob, context)?,
-                Source::Pair { ciphertext, key, version_id, algorithm } => {
-                    self.open_pair(call, (key, version_id), algorithm, ciphertext)?
-                }
-            };
-            call.ask_for("ReEncryptTo");
-            let key = self.find(call, destination)?;
-            super::state::check(call.action, key.state)?;
-            let sealed = self.seal(call, &key, opened.plaintext.expose(), context);
-            let blob = sealed.map_err(|error| match error {
-                KmsError::InvalidParameter("EncryptionContext") => {
-                    KmsError::InvalidParameter("DestinationEncryptionContext")
-                }
-                other => other,
-            })?;
-            let (key_id, key_version) = (opened.key_id, opened.key_version);
-            call.response("KeyId", key_id.as_str());
-            call.response("KeyVersionId", key_version.as_str());
-            Ok(Encrypted { blob: blob.blob, key_id, key_version })
+        self.using(caller, Action::ReEncrypt, context.into(), |call| {
+            let asked = ["Decrypt", "Encrypt"];
+            Ok(self.move_blob(call, asked, source, (destination, context))?.1)
         })
+    }
+
+    /// What decrypted, without a blob, and what was encrypted. `asked` are the permissions that
+    /// the caller needs with either key.
+    fn move_blob(
+        &self,
+        call: &mut Call<'_>,
+        asked: [&'static str; 2],
+        source: Source<'_>,
+        (destination, context): (&str, &Context),
+    ) -> Result<(Encrypted, Encrypted), KmsError> {
+        call.request("DestinationKeyId", destination);
+        call.ask_for(asked[0]);
+        let opened = match source {
+            Source::Blob { blob, context } => self.open_blob(call, blob, context)?,
+            Source::Pair { ciphertext, key, version_id, algorithm } => {
+                self.open_pair(call, (key, version_id), algorithm, ciphertext)?
+            }
+        };
+        call.ask_for(asked[1]);
+        let key = self.find(call, destination)?;
+        super::state::check(call.action, key.state)?;
+        let sealed = self.seal(call, &key, opened.plaintext.expose(), context);
+        let sealed = sealed.map_err(|error| match error {
+            KmsError::InvalidParameter("EncryptionContext") => {
+                KmsError::InvalidParameter("DestinationEncryptionContext")
+            }
+            other => other,
+        })?;
+        let (key_id, key_version) = (opened.key_id, opened.key_version);
+        call.response("KeyId", key_id.as_str());
+        call.response("KeyVersionId", key_version.as_str());
+        Ok((Encrypted { blob: Vec::new(), key_id, key_version }, sealed))
     }
 
     /// ExportDataKey: what a blob holds, wrapped for `recipient`.
@@ -141,7 +176,7 @@ impl Kms {
 }
 
 impl Recipient<'_> {
-    fn record(&self, call: &mut super::call::Call<'_>) {
+    fn record(&self, call: &mut Call<'_>) {
         call.request("WrappingAlgorithm", self.wrapping);
         call.request("WrappingKeySpec", self.spec);
     }

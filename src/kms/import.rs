@@ -10,7 +10,7 @@
 //!      1      1  wrapping: 1 = PKCS #1 v1.5, 2 = OAEP with SHA-1, 3 = OAEP with SHA-256
 //!      2      8  end of its life, milliseconds since 1970, big-endian
 //!     10     12  initialisation vector
-//!     22      n  PKCS #8 of the private half, AES-256-GCM
+//!     22      n  PKCS #8 of the private half, AES-256-GCM; of a pair in a token, its CKA_ID
 //!   22+n     16  tag
 //! ```
 //!
@@ -19,6 +19,7 @@
 use std::time::Duration;
 
 use super::create::EXTERNAL;
+use super::hsm::PairReference;
 use super::material::MATERIAL_BYTES;
 use super::{Action, Kms, KmsError, state};
 use crate::catalog::{KeyRecord, KeyState, Operation};
@@ -87,15 +88,25 @@ impl Kms {
             let key = self.resolve(call, key_id)?;
             state::check(call.action, key.state)?;
             check_origin(&key)?;
+            let expires = self.clock.now().plus(TOKEN_LIFE);
             let row = WRAPPINGS.iter().find(|(name, ..)| *name == wrapping);
             let (_, number, _) = row.ok_or(KmsError::InvalidParameter("WrappingAlgorithm"))?;
+            let version = self.version_of(&key, &key.primary_version)?;
+            if let Some(hsm) = self.hsm_of(&version) {
+                let pair = hsm.import_pair(&key.key_id, (wrapping, wrapping_spec), expires);
+                let pair = pair.map_err(|error| error.of_instance(key.instance.is_some()))?;
+                call.response("OaepHash", pair.hash.as_str());
+                let id = Secret::from_fn(pair.id.len(), |bytes| bytes.copy_from_slice(&pair.id));
+                let token = self.seal_token(&key.key_id, *number, expires, &id);
+                let (key_id, public_key) = (key.key_id, pair.public_key);
+                return Ok(ImportParameters { key_id, token, public_key, expires });
+            }
             if wrapping_spec != "RSA_2048" {
                 return Err(KmsError::InvalidParameter("WrappingKeySpec"));
             }
             let failed = |_| KmsError::Entropy;
             let private = asymmetric::generate(KeyKind::Rsa2048).map_err(failed)?;
             let public_key = asymmetric::public_key(KeyKind::Rsa2048, &private).map_err(failed)?;
-            let expires = self.clock.now().plus(TOKEN_LIFE);
             let token = self.seal_token(&key.key_id, *number, expires, &private);
             Ok(ImportParameters { key_id: key.key_id, token, public_key, expires })
         })
@@ -121,13 +132,20 @@ impl Kms {
             check_origin(&key)?;
             let material_expires = self.expiry(expires)?;
             let (padding, private) = self.open_token(&key.key_id, token)?;
-            let material = asymmetric::decrypt(&private, padding, wrapped);
-            let material = material.map_err(|_| KmsError::InvalidKeyMaterial)?;
-            if material.len() != MATERIAL_BYTES {
-                return Err(KmsError::InvalidKeyMaterial);
-            }
             let mut version = self.version_of(&key, &key.primary_version)?;
-            version.wrapped_material = self.store(&version)?.import(&version, &material)?;
+            version.wrapped_material = if let Some(hsm) = self.hsm_of(&version) {
+                let pair = PairReference::of(&private, padding);
+                let pair = pair.ok_or(KmsError::InvalidImportToken)?;
+                let imported = hsm.import_wrapped(&version, pair, wrapped);
+                imported.map_err(|error| error.of_instance(key.instance.is_some()))?
+            } else {
+                let material = asymmetric::decrypt(&private, padding, wrapped);
+                let material = material.map_err(|_| KmsError::InvalidKeyMaterial)?;
+                if material.len() != MATERIAL_BYTES {
+                    return Err(KmsError::InvalidKeyMaterial);
+                }
+                self.store(&version)?.import(&version, &material)?
+            };
             let state = match key.state {
                 KeyState::PendingImport => KeyState::Enabled,
                 other => other,
@@ -140,7 +158,8 @@ impl Kms {
         })
     }
 
-    /// DeleteKeyMaterial: the key waits for the same material again.
+    /// DeleteKeyMaterial: the key waits for the same material again. When this returns, no use of
+    /// the key is under way any more.
     ///
     /// # Errors
     /// The published refusals.
@@ -152,7 +171,9 @@ impl Kms {
             check_origin(&key)?;
             let operations = self.without_material(key)?;
             self.commit(call, &operations)
-        })
+        })?;
+        self.uses.wait_for(key_id);
+        Ok(())
     }
 
     /// The operations that destroy the material of a key. One that waits for its deletion goes on

@@ -64,17 +64,21 @@ impl Kms {
         self.rotate_if_due(key_id)
     }
 
-    /// DisableKey. A disk that is attached keeps its data key and goes on.
+    /// DisableKey. A disk that is attached keeps its data key and goes on. When this returns, no
+    /// use of the key is under way any more.
     ///
     /// # Errors
     /// The published refusals.
     pub fn disable_key(&self, caller: &Caller, key_id: &str) -> Result<(), KmsError> {
         self.call(caller, Action::DisableKey, |call| {
             self.change(call, key_id, |key| key.state = KeyState::Disabled)
-        })
+        })?;
+        self.uses.wait_for(key_id);
+        Ok(())
     }
 
-    /// ScheduleKeyDeletion, in `days` ([`DELETION_WINDOW_DAYS`]).
+    /// ScheduleKeyDeletion, in `days` ([`DELETION_WINDOW_DAYS`]). When this returns, no use of the
+    /// key is under way any more.
     ///
     /// # Errors
     /// The published refusals.
@@ -100,7 +104,9 @@ impl Kms {
             let deletes = Some(deletes);
             let doomed = KeyRecord { state: KeyState::PendingDeletion, deletes, ..key };
             self.commit(call, &[Operation::UpdateKey(doomed)])
-        })
+        })?;
+        self.uses.wait_for(key_id);
+        Ok(())
     }
 
     /// CancelKeyDeletion: the key is enabled afterwards, or waits for its material.

@@ -1,7 +1,8 @@
 //! Key material: where it is, and what is done with it there.
 //!
-//! A key version names its store. The one here, `software`, keeps material in the catalog, sealed,
-//! bound to its key and version, and unwraps it for one use at a time:
+//! A key version names its store. `hsm/` has those whose material is in a token. The one here,
+//! `software`, keeps material in the catalog, sealed, bound to its key and version, and unwraps it
+//! for one use at a time:
 //!
 //! ```text
 //! kind, 1 | initialisation vector, 12 | ciphertext | tag, 16
@@ -25,12 +26,16 @@ use crate::clock::Entropy;
 use crate::crypto::asymmetric::{self, Padding, Signing};
 use crate::crypto::{aead, mac};
 use crate::secret::Secret;
+use crate::token::Sealed;
 
 /// Bytes of an AES-256 key.
 pub(super) const MATERIAL_BYTES: usize = 32;
 
 /// [`KeyVersionRecord::store`] of material that is kept in the catalog.
 pub(super) const SOFTWARE: &str = "software";
+
+/// `ProtectionLevel` of keys whose material is in the catalog.
+pub(super) const SOFTWARE_LEVEL: &str = "SOFTWARE";
 
 const MATERIAL: u8 = 1;
 const MARK: u8 = 2;
@@ -43,15 +48,32 @@ pub(super) struct Made {
     pub(super) public_key: Option<Vec<u8>>,
 }
 
+/// A version that is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewVersion<'a> {
+    pub(super) key_id: &'a str,
+    pub(super) version_id: &'a str,
+    /// Among the versions of the key, from 1.
+    pub(super) number: u64,
+}
+
 /// A place where material is. Whatever the place, the same inputs give the same bytes.
 ///
 /// A version whose material cannot be used is [`KmsError::DamagedMaterial`].
 pub(super) trait MaterialStore: Send + Sync {
     /// Its name in [`KeyVersionRecord::store`].
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
-    /// Fresh material for the version `version_id` of `key_id`.
-    fn generate(&self, spec: KeySpec, key_id: &str, version_id: &str) -> Result<Made, KmsError>;
+    /// `ProtectionLevel` of its keys.
+    fn level(&self) -> &'static str;
+
+    /// Whether it can be used now, as far as is known.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Fresh material for a new version.
+    fn generate(&self, spec: KeySpec, new: &NewVersion<'_>) -> Result<Made, KmsError>;
 
     /// Takes imported material of an AES key: the new [`KeyVersionRecord::wrapped_material`].
     ///
@@ -63,14 +85,22 @@ pub(super) trait MaterialStore: Send + Sync {
     /// the new [`KeyVersionRecord::wrapped_material`].
     fn forget(&self, version: &KeyVersionRecord) -> Result<Vec<u8>, KmsError>;
 
-    /// AES-256-GCM: ciphertext and tag.
+    /// Destroys what is kept outside the catalog for a version that will not be there any more.
+    /// What is gone already is fine.
+    fn destroy(&self, _: &KeyVersionRecord) -> Result<(), KmsError> {
+        Ok(())
+    }
+
+    /// The version never came to be: destroys what was made for it, sooner or later.
+    fn discard(&self, _: &KeyVersionRecord) {}
+
+    /// AES-256-GCM under a fresh vector.
     fn seal(
         &self,
         version: &KeyVersionRecord,
-        iv: [u8; aead::IV_BYTES],
         data: &[u8],
         plain: &[u8],
-    ) -> Result<Vec<u8>, KmsError>;
+    ) -> Result<Sealed, KmsError>;
 
     /// The plaintext of [`MaterialStore::seal`]; `None` if that is not what it is given.
     fn open(
@@ -137,11 +167,16 @@ impl SoftwareStore {
 }
 
 impl MaterialStore for SoftwareStore {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         SOFTWARE
     }
 
-    fn generate(&self, spec: KeySpec, key_id: &str, version_id: &str) -> Result<Made, KmsError> {
+    fn level(&self) -> &'static str {
+        SOFTWARE_LEVEL
+    }
+
+    fn generate(&self, spec: KeySpec, new: &NewVersion<'_>) -> Result<Made, KmsError> {
+        let NewVersion { key_id, version_id, .. } = *new;
         let unmade = |_| KmsError::DamagedMaterial { version_id: version_id.to_owned() };
         let (material, public_key) = match spec {
             KeySpec::Aes256 => (Secret::random(MATERIAL_BYTES, self.entropy.as_ref()), None),
@@ -180,11 +215,12 @@ impl MaterialStore for SoftwareStore {
     fn seal(
         &self,
         version: &KeyVersionRecord,
-        iv: [u8; aead::IV_BYTES],
         data: &[u8],
         plain: &[u8],
-    ) -> Result<Vec<u8>, KmsError> {
-        Ok(aead::seal(&self.aes_key(version)?, iv, data, plain))
+    ) -> Result<Sealed, KmsError> {
+        let mut iv = [0; aead::IV_BYTES];
+        self.entropy.fill(&mut iv);
+        Ok(Sealed { iv, bytes: aead::seal(&self.aes_key(version)?, iv, data, plain) })
     }
 
     fn open(
@@ -232,9 +268,37 @@ impl Kms {
         store.map(AsRef::as_ref).ok_or_else(missing)
     }
 
-    /// The store of new keys.
+    /// The store of new keys that ask for nothing else.
     pub(super) fn default_store(&self) -> &dyn MaterialStore {
         self.stores[0].as_ref()
+    }
+
+    /// The store of new keys in this instance, or else of this level.
+    ///
+    /// # Errors
+    /// [`KmsError::InstanceNotFound`], [`KmsError::UnsupportedProtectionLevel`] without a token.
+    pub(super) fn store_of_new(
+        &self,
+        level: Option<&str>,
+        instance: Option<&str>,
+    ) -> Result<&dyn MaterialStore, KmsError> {
+        if let Some(id) = instance {
+            // As published, an instance has a level of its own.
+            let hsm = self.hsms.iter().find(|store| store.instance_id() == id);
+            return match hsm {
+                Some(store) => Ok(store.as_ref()),
+                None if id == self.instance_id() => Ok(self.default_store()),
+                None => Err(KmsError::InstanceNotFound),
+            };
+        }
+        match level {
+            None | Some(SOFTWARE_LEVEL) => Ok(self.default_store()),
+            Some(super::hsm::HSM) => match self.hsms.first() {
+                Some(store) => Ok(store.as_ref()),
+                None => Err(KmsError::UnsupportedProtectionLevel),
+            },
+            Some(_) => Err(KmsError::InvalidParameter("ProtectionLevel")),
+        }
     }
 
     pub(super) fn fresh_iv(&self) -> [u8; aead::IV_BYTES] {

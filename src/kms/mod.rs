@@ -5,19 +5,23 @@
 //! recorded it is not done: a change is recorded inside its catalog transaction, the result of a
 //! use of a key is thrown away.
 //!
-//! The material of each key version is kept in the catalog, sealed. It is unwrapped for one use at
-//! a time and wiped after.
+//! The material of each key version is kept in the catalog, sealed, and is unwrapped for one use at
+//! a time and wiped after; or it is in a token, and is used there.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, KmsStatus};
 use crate::clock::{Clock, Entropy};
 use crate::crypto::kdf::hkdf_sha256;
 use crate::ram::{Caller, Ram, ServiceActsAs};
 use crate::secret::Secret;
+use crate::token::Token;
 use crate::trail::{Actor, Trail};
 
+use hsm::HsmStore;
 use material::{MaterialStore, SoftwareStore};
+use under_way::UsesUnderWay;
+use wraps::Wraps;
 
 mod account;
 mod aliases;
@@ -31,6 +35,7 @@ mod encryption;
 mod error;
 mod export;
 mod filter;
+mod hsm;
 mod import;
 mod keys;
 mod material;
@@ -45,6 +50,8 @@ mod service;
 mod spec;
 pub mod state;
 mod tags;
+mod under_way;
+mod wraps;
 
 pub use call::Paging;
 pub use create::CreateKey;
@@ -53,6 +60,7 @@ pub use encryption::{DataKey, Decrypted, ENCRYPT_BYTES_MAX, Encrypted, Use, data
 pub use error::KmsError;
 pub use export::{Exported, Recipient, Source};
 pub use filter::KeyFilter;
+pub use hsm::{Orphan, TokenReport, hsm_event};
 pub use import::{Import, ImportParameters};
 pub use keys::DELETION_WINDOW_DAYS;
 pub use pairs::{PAIR_BYTES_MAX, Pair, PublicKey, Signed, Verified};
@@ -121,6 +129,8 @@ pub struct KmsParts {
     pub entropy: Arc<dyn Entropy>,
     /// Whose keys these are.
     pub account: Account,
+    /// The configured tokens; the first takes keys of level HSM that name no instance.
+    pub tokens: Vec<Arc<Token>>,
 }
 
 /// The key management of one account in one region.
@@ -129,7 +139,10 @@ pub struct Kms {
     trail: Arc<Trail>,
     ram: Arc<Ram>,
     /// Where material can be; the first takes that of new keys.
-    stores: Vec<Box<dyn MaterialStore>>,
+    stores: Vec<Arc<dyn MaterialStore>>,
+    /// Those of them that are tokens.
+    hsms: Vec<Arc<HsmStore>>,
+    wraps: Wraps,
     /// Seals import tokens.
     token_key: Secret,
     clock: Arc<dyn Clock>,
@@ -137,21 +150,42 @@ pub struct Kms {
     account: Account,
     /// Held from reading a key to changing it, so that two changes do not overtake each other.
     changes: Mutex<()>,
+    /// As the catalog has it.
+    standing: RwLock<KmsStatus>,
+    /// What who takes a key away waits for.
+    uses: UsesUnderWay,
 }
 
 impl Kms {
     /// Opens the keys in `parts.catalog`.
     ///
     /// # Errors
-    /// None so far; a store of material that can fail to open will have some.
+    /// [`KmsError::Catalog`].
     pub fn open(parts: KmsParts) -> Result<Self, KmsError> {
-        let KmsParts { catalog, trail, ram, sealing_key, clock, entropy, account } = parts;
+        let KmsParts { catalog, trail, ram, sealing_key, clock, entropy, account, tokens } = parts;
         let material_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/material/v1", 32);
         let token_key = hkdf_sha256(&sealing_key, b"sealdisk/kms/import-token/v1", 32);
         let software = SoftwareStore { material_key, entropy: Arc::clone(&entropy) };
-        let stores: Vec<Box<dyn MaterialStore>> = vec![Box::new(software)];
-        let changes = Mutex::new(());
-        Ok(Self { catalog, trail, ram, stores, token_key, clock, entropy, account, changes })
+        let hsms: Vec<Arc<HsmStore>> =
+            tokens.into_iter().map(|token| Arc::new(HsmStore::new(token))).collect();
+        let mut stores: Vec<Arc<dyn MaterialStore>> = vec![Arc::new(software)];
+        stores.extend(hsms.iter().map(|store| Arc::clone(store) as Arc<dyn MaterialStore>));
+        let standing = RwLock::new(catalog.kms_status()?);
+        Ok(Self {
+            catalog,
+            trail,
+            ram,
+            stores,
+            hsms,
+            wraps: Wraps::default(),
+            token_key,
+            clock,
+            entropy,
+            account,
+            changes: Mutex::new(()),
+            standing,
+            uses: UsesUnderWay::default(),
+        })
     }
 
     /// Whose keys these are.

@@ -144,13 +144,13 @@ impl Kms {
     ///
     /// # Errors
     /// The published refusals.
-    pub fn public_key(
+    pub fn public_key<'a>(
         &self,
         caller: &Caller,
-        key: &str,
-        version_id: &str,
+        (key, version_id): (&str, &str),
+        using: impl Into<Use<'a>>,
     ) -> Result<PublicKey, KmsError> {
-        self.call(caller, Action::GetPublicKey, |call| {
+        self.using(caller, Action::GetPublicKey, using.into(), |call| {
             call.request("KeyVersionId", version_id);
             let key = self.resolve(call, key)?;
             state::check(call.action, key.state)?;

@@ -142,7 +142,7 @@ impl Kms {
             if is_early || versions.total >= VERSIONS_MAX {
                 return Err(KmsError::UnsupportedOperation);
             }
-            let version = self.new_version(spec, &key.key_id)?;
+            let version = self.next_version(&key, spec)?;
             call.response("KeyVersionId", version.version_id.as_str());
             let rotated = KeyRecord { rotated: version.created, ..key };
             self.commit(
@@ -203,16 +203,60 @@ impl Kms {
             if !self.rotation_is_due(&key) {
                 return Ok(None);
             }
-            let spec = KeySpec::of(&key.spec).ok_or(KmsError::UnsupportedOperation)?;
-            let version = self.new_version(spec, key_id)?;
-            call.response("KeyVersionId", version.version_id.as_str());
-            let rotated = KeyRecord {
-                primary_version: version.version_id.clone(),
-                rotated: version.created,
-                ..key
-            };
-            Ok(Some(vec![Operation::InsertKeyVersion(version), Operation::UpdateKey(rotated)]))
+            self.with_next_version(call, key).map(Some)
         })
+    }
+
+    /// Gives a symmetric key a new primary version now, whatever its schedule; the next scheduled
+    /// one counts from here. The cloud has this for key pairs alone (CreateKeyVersion), whose
+    /// permission it needs.
+    ///
+    /// # Errors
+    /// [`KmsError::UnsupportedOperation`] for a key that cannot be rotated; those of its state and
+    /// of its material's store.
+    pub fn rotate_key(&self, caller: &Caller, key: &str) -> Result<String, KmsError> {
+        self.call(caller, Action::RotateKey, |call| {
+            call.ask_for("CreateKeyVersion");
+            let _changes = self.lock_changes();
+            let key = self.resolve(call, key)?;
+            state::check(Action::CreateKeyVersion, key.state)?;
+            if !rotates(&key) {
+                return Err(KmsError::UnsupportedOperation);
+            }
+            let is_of_instance = key.instance.is_some();
+            let operations = self
+                .with_next_version(call, key)
+                .map_err(|error| error.of_instance(is_of_instance))?;
+            self.commit(call, &operations)?;
+            let version = operations.iter().find_map(|operation| match operation {
+                Operation::InsertKeyVersion(version) => Some(version.version_id.clone()),
+                _ => None,
+            });
+            version.ok_or(KmsError::KeyVersionNotFound)
+        })
+    }
+
+    fn with_next_version(
+        &self,
+        call: &mut super::call::Call<'_>,
+        key: KeyRecord,
+    ) -> Result<Vec<Operation>, KmsError> {
+        let spec = KeySpec::of(&key.spec).ok_or(KmsError::UnsupportedOperation)?;
+        let version = self.next_version(&key, spec)?;
+        call.response("KeyVersionId", version.version_id.as_str());
+        let rotated = KeyRecord {
+            primary_version: version.version_id.clone(),
+            rotated: version.created,
+            ..key
+        };
+        Ok(vec![Operation::InsertKeyVersion(version), Operation::UpdateKey(rotated)])
+    }
+
+    /// A further version, in the store of the primary one.
+    fn next_version(&self, key: &KeyRecord, spec: KeySpec) -> Result<KeyVersionRecord, KmsError> {
+        let primary = self.version_of(key, &key.primary_version)?;
+        let there = self.catalog.key_versions(&key.key_id, Page { offset: 0, limit: 1 })?.total;
+        self.new_version(self.store(&primary)?, spec, (&key.key_id, there + 1))
     }
 
     pub(super) fn rotate_if_due(&self, key_id: &str) -> Result<(), KmsError> {

@@ -19,6 +19,8 @@ pub struct Swept {
     pub expired: usize,
     /// Keys that have a new primary version.
     pub rotated: usize,
+    /// Keys whose dates wait until their token is there again.
+    pub waiting: usize,
     /// The earliest date that is left.
     pub next: Option<Timestamp>,
 }
@@ -32,6 +34,13 @@ impl Kms {
     pub fn run_due(&self) -> Result<Swept, KmsError> {
         let mut swept = Swept::default();
         for key in self.catalog.keys(Page::ALL)?.items {
+            let is_due =
+                self.is_gone(&key) || self.material_is_due(&key) || self.rotation_is_due(&key);
+            if is_due && !self.stores_are_ready(&key)? {
+                // Tried and failed, it would be a record in the trail each minute.
+                swept.waiting += 1;
+                continue;
+            }
             if self.is_gone(&key) {
                 swept.deleted += usize::from(self.delete_due(&key.key_id)?);
                 continue;
@@ -47,6 +56,15 @@ impl Kms {
                 [swept.next, left.as_ref().and_then(next_date)].into_iter().flatten().min();
         }
         Ok(swept)
+    }
+
+    /// Whether all that has material of `key` can be used now.
+    fn stores_are_ready(&self, key: &KeyRecord) -> Result<bool, KmsError> {
+        if self.hsms.is_empty() && key.protection == super::material::SOFTWARE_LEVEL {
+            return Ok(true);
+        }
+        let versions = self.catalog.key_versions(&key.key_id, Page::ALL)?.items;
+        Ok(versions.iter().all(|version| self.store(version).is_ok_and(|store| store.is_ready())))
     }
 
     pub(super) fn material_is_due(&self, key: &KeyRecord) -> bool {

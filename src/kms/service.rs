@@ -3,7 +3,7 @@
 use super::create::NewKey;
 use super::{Action, Kms, KmsError};
 use crate::catalog::{AliasRecord, CatalogError, KeyRecord, Operation};
-use crate::ram::{Caller, ECS_SERVICE, Principal, Route};
+use crate::ram::Caller;
 use crate::trail::ResourceType;
 
 /// The alias of the disk service's key. All of `alias/acs` is reserved.
@@ -29,13 +29,7 @@ impl Kms {
         if let Some(key) = self.existing_service_key()? {
             return Ok(key);
         }
-        let service = Caller {
-            principal: Principal::Service { name: ECS_SERVICE },
-            request_id: caller.request_id,
-            source: ECS_SERVICE.into(),
-            user_agent: ECS_SERVICE.into(),
-            route: Route::LOCAL,
-        };
+        let service = Caller::ecs_for(caller);
         self.call(&service, Action::CreateServiceKey, |call| {
             let _changes = self.lock_changes();
             call.on_service_key();

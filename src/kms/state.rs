@@ -44,6 +44,8 @@ pub enum Action {
     DeleteKeyMaterial,
     ExpireKeyMaterial,
     RotateKey,
+    ListOrphans,
+    DestroyOrphans,
     SetDeletionProtection,
     GetKeyPolicy,
     SetKeyPolicy,
@@ -54,6 +56,7 @@ pub enum Action {
     GetPublicKey,
     DescribeAccountKmsStatus,
     OpenKmsService,
+    SetAccountStatus,
     ListKmsInstances,
 }
 
@@ -182,6 +185,8 @@ impl Action {
             A::DeleteKeyMaterial => "DeleteKeyMaterial",
             A::ExpireKeyMaterial => "ExpireKeyMaterial",
             A::RotateKey => "RotateKey",
+            A::ListOrphans => "ListHsmOrphans",
+            A::DestroyOrphans => "DestroyHsmOrphans",
             A::SetDeletionProtection => "SetDeletionProtection",
             A::GetKeyPolicy => "GetKeyPolicy",
             A::SetKeyPolicy => "SetKeyPolicy",
@@ -192,6 +197,7 @@ impl Action {
             A::GetPublicKey => "GetPublicKey",
             A::DescribeAccountKmsStatus => "DescribeAccountKmsStatus",
             A::OpenKmsService => "OpenKmsService",
+            A::SetAccountStatus => "SetAccountStatus",
             A::ListKmsInstances => "ListKmsInstances",
         }
     }
@@ -203,6 +209,7 @@ impl Action {
                 self,
                 A::DescribeKey
                     | A::CreateKeyVersion
+                    | A::RotateKey
                     | A::ListKeyVersions
                     | A::DescribeKeyVersion
                     | A::GetPublicKey
@@ -228,7 +235,8 @@ impl Action {
             | A::GetKeyPolicy
             | A::GetPublicKey
             | A::DescribeAccountKmsStatus
-            | A::ListKmsInstances => Class::Look,
+            | A::ListKmsInstances
+            | A::ListOrphans => Class::Look,
             A::Encrypt
             | A::Decrypt
             | A::GenerateDataKey

@@ -4,7 +4,7 @@ use super::{LayerError, LayerSpec};
 use crate::crypto::engine::Engine;
 use crate::crypto::xts::{Cipher, XtsCipher, XtsKeyError};
 use crate::secret::Secret;
-use crate::units::{DataUnit, DataUnitSize};
+use crate::units::{DataUnit, DataUnitSize, SECTOR_BYTES};
 
 /// Whole units as they go to storage. Only [`Codec`] makes one, so whoever holds it has encrypted.
 #[derive(Debug)]
@@ -61,6 +61,31 @@ impl Codec {
         match &self.cipher {
             Some(cipher) => cipher.decrypt(self.unit, unit, sealed, plain),
             None => plain.copy_from_slice(sealed),
+        }
+    }
+
+    /// As [`Codec::encrypt_in_place`], but only of the sectors of each unit that `sectors` has bits
+    /// for: the others are absent.
+    pub(super) fn encrypt_sectors<'a>(
+        &self,
+        first: DataUnit,
+        data: &'a mut [u8],
+        sectors: &[u8],
+    ) -> Ciphertext<'a> {
+        if let Some(cipher) = &self.cipher {
+            cipher.encrypt_in_place(self.unit, first, data);
+        }
+        for (unit, present) in data.chunks_exact_mut(self.unit.as_usize()).zip(sectors) {
+            let each = unit.chunks_exact_mut(SECTOR_BYTES as usize).enumerate();
+            each.filter(|(index, _)| present >> index & 1 == 0).for_each(|(_, s)| s.fill(0));
+        }
+        Ciphertext { first, bytes: data }
+    }
+
+    /// Decrypts whole units where they are, absent ones too.
+    pub(super) fn decrypt_in_place(&self, first: DataUnit, data: &mut [u8]) {
+        if let Some(cipher) = &self.cipher {
+            cipher.decrypt_in_place(self.unit, first, data);
         }
     }
 

@@ -1,8 +1,9 @@
 //! Reads and writes of whole units: the only hot caller of storage. Nothing here allocates.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
-use super::{Ciphertext, DATA_OFFSET, Layer, LayerError, Presence, State, Writable};
+use super::{Ciphertext, DATA_OFFSET, Frozen, Layer, LayerError, Presence, State, Writable};
 use crate::storage::Durability;
 use crate::units::{ByteCount, ByteOffset, DataUnit, SECTOR_BYTES};
 
@@ -53,6 +54,40 @@ impl<S: State> Layer<S> {
         Ok(done)
     }
 
+    /// Encrypts `data`, whole units from `first` on, and writes of each unit the sectors that
+    /// `sectors` has bits for, the first sector lowest; the others become absent. So data of a
+    /// layer below comes up, into a frozen layer too: what the disk reads stays the same.
+    /// Afterwards `data` holds ciphertext.
+    ///
+    /// # Errors
+    /// As [`Layer::write_units`].
+    pub fn fill_units(
+        &self,
+        first: DataUnit,
+        data: &mut [u8],
+        sectors: &[u8],
+    ) -> Result<(), LayerError> {
+        let range = self.range_of(first, ByteCount::of(data))?;
+        self.meter.count(ByteCount::of(data))?;
+        let ciphertext = self.codec.encrypt_sectors(first, data, sectors);
+        Ok(self.storage.write_at(range.start, ciphertext.bytes(), Durability::Volatile)?)
+    }
+
+    /// Makes everything written so far survive power loss.
+    ///
+    /// # Errors
+    /// Storage that fails; then what was written since the last flush may be lost.
+    pub fn flush(&self) -> Result<(), LayerError> {
+        Ok(self.storage.flush()?)
+    }
+
+    fn punch(&self, first: DataUnit, units: u64) -> Result<(), LayerError> {
+        let bytes = units.checked_mul(self.unit_size().bytes()).map(ByteCount::new);
+        let beyond = LayerError::OutOfRange { first, bytes: ByteCount::new(u64::MAX) };
+        let range = self.range_of(first, bytes.ok_or(beyond)?)?;
+        Ok(self.storage.punch(range)?)
+    }
+
     /// Where `bytes` from unit `first` on lie in the file.
     pub(super) fn range_of(
         &self,
@@ -89,7 +124,7 @@ impl<S: State> Layer<S> {
             }
             present.set(base + index);
             self.codec.decrypt_unit(first.plus(index as u64), unit);
-            clear_sectors(unit, absent);
+            self.clear_sectors(base + index, unit, absent, present);
         }
     }
 
@@ -106,7 +141,19 @@ impl<S: State> Layer<S> {
             }
             present.set(base + index);
             self.codec.decrypt_unit_to(first.plus(index as u64), sealed, unit);
-            clear_sectors(unit, absent);
+            self.clear_sectors(base + index, unit, absent, present);
+        }
+    }
+
+    /// Leaves zeros where nothing was ever written in present unit `index` of the read, and says so
+    /// where a layer below may have it.
+    fn clear_sectors(&self, index: usize, unit: &mut [u8], absent: u8, present: &mut Presence) {
+        if absent != 0 {
+            if self.header.spec.parent.is_some() {
+                present.set_torn(index, absent);
+            }
+            let sectors = unit.chunks_exact_mut(SECTOR).enumerate();
+            sectors.filter(|(i, _)| absent >> i & 1 == 1).for_each(|(_, s)| s.fill(0));
         }
     }
 }
@@ -130,14 +177,20 @@ impl Layer<Writable> {
     /// sees its buffer.
     ///
     /// # Errors
-    /// A range outside the layer; then `data` is as it was.
+    /// A range outside the layer, or [`LayerError::KeyExhausted`]; then `data` is as it was.
     pub fn seal_units<'a>(
         &self,
         first: DataUnit,
         data: &'a mut [u8],
     ) -> Result<Ciphertext<'a>, LayerError> {
         self.range_of(first, ByteCount::of(data))?;
+        self.meter.count(ByteCount::of(data))?;
         Ok(self.codec.encrypt_in_place(first, data))
+    }
+
+    /// Takes [`Layer::seal_units`] back: `data` is plaintext again.
+    pub fn unseal_units(&self, first: DataUnit, data: &mut [u8]) {
+        self.codec.decrypt_in_place(first, data);
     }
 
     /// Writes units where they were encrypted for.
@@ -160,18 +213,30 @@ impl Layer<Writable> {
     /// # Errors
     /// A range outside the layer, or storage that fails.
     pub fn punch_units(&self, first: DataUnit, units: u64) -> Result<(), LayerError> {
-        let bytes = units.checked_mul(self.unit_size().bytes()).map(ByteCount::new);
-        let beyond = LayerError::OutOfRange { first, bytes: ByteCount::new(u64::MAX) };
-        let range = self.range_of(first, bytes.ok_or(beyond)?)?;
-        Ok(self.storage.punch(range)?)
+        self.punch(first, units)
     }
+}
 
-    /// Makes everything written so far survive power loss.
+impl Layer<Frozen> {
+    /// Flushes what an earlier process may have left unflushed, once for all handles.
     ///
     /// # Errors
-    /// Storage that fails; then what was written since the last flush may be lost.
-    pub fn flush(&self) -> Result<(), LayerError> {
-        Ok(self.storage.flush()?)
+    /// As [`Layer::flush`].
+    pub fn settle(&self) -> Result<(), LayerError> {
+        if !self.is_settled.load(Ordering::Acquire) {
+            self.flush()?;
+            self.is_settled.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Makes `units` units from `first` on absent and gives their space back. Only for units that
+    /// every reader of this layer finds in a layer above.
+    ///
+    /// # Errors
+    /// A range outside the layer, or storage that fails.
+    pub fn release_units(&self, first: DataUnit, units: u64) -> Result<(), LayerError> {
+        self.punch(first, units)
     }
 }
 
@@ -184,14 +249,6 @@ fn absent_sectors(unit: &[u8]) -> u8 {
 /// What [`absent_sectors`] says of an absent unit of `size` bytes.
 const fn all_sectors(size: usize) -> u8 {
     u8::MAX >> (8 - size / SECTOR)
-}
-
-/// Leaves zeros where nothing was ever written.
-fn clear_sectors(unit: &mut [u8], absent: u8) {
-    if absent != 0 {
-        let sectors = unit.chunks_exact_mut(SECTOR).enumerate();
-        sectors.filter(|(i, _)| absent >> i & 1 == 1).for_each(|(_, s)| s.fill(0));
-    }
 }
 
 /// Whether `sector` is all zeros. Real ciphertext shows it in its first 16 bytes.

@@ -85,6 +85,28 @@ pub enum LayerError {
         /// Which.
         field: &'static str,
     },
+    /// What shall change of a layer is not what can change: its parent, and its size upwards.
+    #[error("the {field} of a layer never changes")]
+    FixedField {
+        /// Which.
+        field: &'static str,
+    },
+    /// A layer would lose its end.
+    #[error("a layer of {have} cannot shrink to {asked}")]
+    Shrinks {
+        /// Its size.
+        have: ByteCount,
+        /// The size asked for.
+        asked: ByteCount,
+    },
+    /// Somebody else wrote the header meanwhile. Read it again.
+    #[error("the header was changed meanwhile: sequence number {found}, {seen} was expected")]
+    HeaderChanged {
+        /// The sequence number that the caller read.
+        seen: u64,
+        /// The one in the file.
+        found: u64,
+    },
     /// Formatting would overwrite something.
     #[error("the file already holds {have}")]
     NotEmpty {
@@ -125,6 +147,13 @@ pub enum LayerError {
         /// How much was asked for.
         bytes: ByteCount,
     },
+    /// The data key has encrypted as much as one key may. The layer can still be read.
+    #[error(
+        "the data key has encrypted {} TiB, the most that one key may: give the disk a new data \
+         key (disk rekey)",
+        super::KEY_BYTES_MAX >> 40
+    )]
+    KeyExhausted,
     /// The storage below failed.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -1,8 +1,8 @@
 //! Headers to and from storage: a new layer, reading, updating.
 
 use super::header::make_digest;
-use super::token;
-use super::{DATA_OFFSET, Envelope, LayerError, LayerHeader, LayerSpec};
+use super::{DATA_OFFSET, Envelope, LayerError, LayerHeader, LayerName, LayerSpec};
+use super::{names, token};
 use crate::clock::Entropy;
 use crate::crypto::xts::{Cipher, DATA_KEY_BYTES};
 use crate::luks2::{
@@ -24,6 +24,20 @@ pub fn format(
     sealed: Option<(&Envelope, &Secret)>,
     entropy: &dyn Entropy,
 ) -> Result<(), LayerError> {
+    format_named(storage, spec, sealed, &[], entropy)
+}
+
+/// As [`format()`], for a layer that has names from the beginning.
+///
+/// # Errors
+/// As [`format()`].
+pub fn format_named(
+    storage: &dyn Storage,
+    spec: &LayerSpec,
+    sealed: Option<(&Envelope, &Secret)>,
+    given_names: &[LayerName],
+    entropy: &dyn Entropy,
+) -> Result<(), LayerError> {
     spec.check()?;
     let have = storage.len()?;
     if have != ByteCount::ZERO {
@@ -42,6 +56,7 @@ pub fn format(
     let mut header = spec.luks_header(digest);
     let envelope = sealed.map(|(envelope, _)| envelope);
     token::put(&mut header.metadata.tokens, token::encode(spec, envelope));
+    names::put(&mut header.metadata.tokens, given_names);
     // Whatever is written must be readable again: no layer is made that cannot be opened.
     interpret(Parsed { header: header.clone(), condition: Condition::Sound })?;
     storage.set_len(spec.file_len())?;
@@ -70,8 +85,9 @@ pub fn read_header(storage: &dyn Storage) -> Result<LayerHeader, LayerError> {
 /// or broken copy first, a flush, the other copy, a flush. Cut off at any point, one copy is whole.
 ///
 /// # Errors
-/// A layer without encryption, a header that has no room, or storage that fails. After an error
-/// `header` may or may not be what storage holds: read it again.
+/// A layer without encryption, a header that has no room, [`LayerError::HeaderChanged`] if storage
+/// holds another header than `header` by now, or storage that fails. After an error `header` may or
+/// may not be what storage holds: read it again.
 pub fn rewrite_envelope(
     storage: &dyn Storage,
     header: &LayerHeader,
@@ -83,30 +99,36 @@ pub fn rewrite_envelope(
     }
     let mut luks = header.luks.clone();
     token::put(&mut luks.metadata.tokens, token::encode(&header.spec, Some(envelope)));
-    write_again(storage, luks, header.condition, entropy)
+    write_again(storage, header, luks, entropy)
 }
 
 /// Writes both copies of the header again, the one that was not whole first.
 ///
 /// # Errors
-/// Storage that fails.
+/// [`LayerError::HeaderChanged`] if storage holds another header than `header` by now, or storage
+/// that fails.
 pub fn repair_header(
     storage: &dyn Storage,
     header: &LayerHeader,
     entropy: &dyn Entropy,
 ) -> Result<LayerHeader, LayerError> {
-    write_again(storage, header.luks.clone(), header.condition, entropy)
+    write_again(storage, header, header.luks.clone(), entropy)
 }
 
-fn write_again(
+/// Replaces `old` by `luks` under the next sequence number, one copy at a time.
+pub(super) fn write_again(
     storage: &dyn Storage,
-    mut luks: Header,
-    condition: Condition,
+    old: &LayerHeader,
+    luks: Header,
     entropy: &dyn Entropy,
 ) -> Result<LayerHeader, LayerError> {
-    luks.seqid = luks.seqid.checked_add(1).ok_or(LayerError::HeaderMismatch { field: "seqid" })?;
-    let header = interpret(Parsed { header: luks, condition: Condition::Sound })?;
-    let first = match condition {
+    let header = update(old, luks)?;
+    // Two who change one header at once must not undo each other's work.
+    let found = read_header(storage)?.seqid;
+    if found != old.seqid {
+        return Err(LayerError::HeaderChanged { seen: old.seqid, found });
+    }
+    let first = match old.condition {
         Condition::Sound => Which::Secondary,
         Condition::OneBad { copy, .. } | Condition::OneBehind { copy, .. } => copy,
     };
@@ -115,6 +137,15 @@ fn write_again(
         storage.flush()?;
     }
     Ok(header)
+}
+
+/// `luks` as the header that follows `old`: what could not be read again is refused here, before
+/// anything is written.
+pub(super) fn update(old: &LayerHeader, mut luks: Header) -> Result<LayerHeader, LayerError> {
+    let next = old.seqid.checked_add(1);
+    luks.seqid = next.ok_or(LayerError::HeaderMismatch { field: "seqid" })?;
+    luks2::check_room(&luks).map_err(LayerError::HeaderTooLarge)?;
+    interpret(Parsed { header: luks, condition: Condition::Sound })
 }
 
 fn write_copy(

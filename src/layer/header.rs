@@ -146,12 +146,17 @@ impl LayerSpec {
         }
     }
 
-    /// The header of a new layer, without its token.
-    pub(super) fn luks_header(&self, digest: Digest) -> Header {
-        let requirements = match self.parent {
+    /// What a LUKS2 tool must know to be allowed to touch the data.
+    pub(super) fn requirements(&self) -> Vec<String> {
+        match self.parent {
             Some(_) => vec![REQUIREMENT_CHAIN.to_owned()],
             None => Vec::new(),
-        };
+        }
+    }
+
+    /// The header of a new layer, without its token.
+    pub(super) fn luks_header(&self, digest: Digest) -> Header {
+        let requirements = self.requirements();
         let metadata = Metadata {
             segment: self.segment(),
             digest: Some(digest),

@@ -8,22 +8,35 @@
 
 mod ciphertext;
 mod data;
+mod erase;
 mod error;
 mod extents;
 mod format;
 mod header;
+mod meter;
+mod names;
 mod presence;
+mod registry;
+mod reheader;
 mod token;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use ciphertext::Ciphertext;
+pub use erase::erase;
 pub use error::LayerError;
 pub use extents::UnitExtent;
-pub use format::{format, read_header, repair_header, rewrite_envelope};
+pub use format::{format, format_named, read_header, repair_header, rewrite_envelope};
 pub use header::{DATA_OFFSET, Envelope, LayerHeader, LayerSpec};
-pub use presence::Presence;
+pub use meter::{KEY_BYTES_MAX, KEY_BYTES_WARNING, KeyMeter};
+pub use names::{LayerName, NameKind, rename};
+pub use presence::{Presence, Torn};
+pub use registry::LayerRegistry;
+pub use reheader::reheader;
+
+use uuid::Uuid;
 
 use crate::secret::Secret;
 use crate::storage::{Capabilities, Storage};
@@ -49,14 +62,24 @@ mod sealed {
     impl Sealed for super::Frozen {}
 }
 
-/// An open layer. Its data key lives in the secret arena from here to drop. Shared by threads;
-/// overlapping writes are the caller's to order.
+/// A handle on an open layer. Its data key lives in the secret arena from the opening until the
+/// last handle is dropped. Shared by threads; overlapping writes are the caller's to order.
 #[derive(Debug)]
 pub struct Layer<S: State> {
     storage: Arc<dyn Storage>,
-    header: LayerHeader,
-    codec: Codec,
+    header: Arc<LayerHeader>,
+    codec: Arc<Codec>,
+    meter: Arc<KeyMeter>,
+    /// It was flushed since it was opened.
+    is_settled: Arc<AtomicBool>,
     state: PhantomData<S>,
+}
+
+/// Another handle on the same open layer.
+impl<S: State> Clone for Layer<S> {
+    fn clone(&self) -> Self {
+        self.handle()
+    }
 }
 
 impl<S: State> Layer<S> {
@@ -78,25 +101,82 @@ impl<S: State> Layer<S> {
             return Err(LayerError::Truncated { have, need });
         }
         header.check_key(key.as_ref())?;
-        let codec = Codec::new(&header.spec, key.as_ref())?;
+        let codec = Arc::new(Codec::new(&header.spec, key.as_ref())?);
         // Wiped here: from now on the key is only in the cipher's schedules.
         drop(key);
-        Ok(Self { storage, header, codec, state: PhantomData })
+        let (header, meter) = (Arc::new(header), Arc::new(KeyMeter::default()));
+        Ok(Self { storage, header, codec, meter, is_settled: Arc::default(), state: PhantomData })
+    }
+
+    /// The same open layer under a header that was rewritten: another parent, a greater size. The
+    /// caller uses it in place of `self`.
+    ///
+    /// # Errors
+    /// [`LayerError::HeaderMismatch`] if it is the header of another layer, of one with another
+    /// cipher or unit, or of a smaller one; [`LayerError::Truncated`].
+    pub fn with_header(&self, header: LayerHeader) -> Result<Self, LayerError> {
+        let (had, has) = (&self.header.spec, &header.spec);
+        let agreements = [
+            ("UUID", had.layer_id == has.layer_id),
+            ("sector size", had.unit == has.unit),
+            ("cipher", had.cipher == has.cipher),
+            ("digest", self.header.luks.metadata.digest == header.luks.metadata.digest),
+            ("size", had.size <= has.size),
+        ];
+        if let Some((field, _)) = agreements.iter().find(|(_, agree)| !agree) {
+            return Err(LayerError::HeaderMismatch { field });
+        }
+        let (have, need) = (self.storage.len()?, has.file_len());
+        if have < need {
+            return Err(LayerError::Truncated { have, need });
+        }
+        Ok(Self { header: Arc::new(header), ..self.handle() })
     }
 
     /// What the layer says of itself.
-    pub const fn header(&self) -> &LayerHeader {
+    pub fn header(&self) -> &LayerHeader {
         &self.header
     }
 
+    /// Its name, everywhere.
+    pub fn id(&self) -> Uuid {
+        self.header.spec.layer_id
+    }
+
     /// Bytes of the disk, as clients see it; the header is not among them.
-    pub const fn size(&self) -> ByteCount {
+    pub fn size(&self) -> ByteCount {
         self.header.spec.size
     }
 
     /// Bytes of one data unit.
-    pub const fn unit_size(&self) -> DataUnitSize {
+    pub fn unit_size(&self) -> DataUnitSize {
         self.header.spec.unit
+    }
+
+    /// Units in it; the last one may reach past the size.
+    pub fn units(&self) -> u64 {
+        self.unit_size().units_in(self.size())
+    }
+
+    /// How much was encrypted under its data key.
+    pub fn meter(&self) -> &KeyMeter {
+        &self.meter
+    }
+
+    /// Whether both are the same open layer, so that what one encrypts the other may store.
+    pub fn is_same_as<T: State>(&self, other: &Layer<T>) -> bool {
+        Arc::ptr_eq(&self.codec, &other.codec)
+    }
+
+    fn handle<T: State>(&self) -> Layer<T> {
+        Layer {
+            storage: Arc::clone(&self.storage),
+            header: Arc::clone(&self.header),
+            codec: Arc::clone(&self.codec),
+            meter: Arc::clone(&self.meter),
+            is_settled: Arc::clone(&self.is_settled),
+            state: PhantomData,
+        }
     }
 
     /// What the storage below can do.
@@ -108,8 +188,13 @@ impl<S: State> Layer<S> {
 impl Layer<Writable> {
     /// Ends writing for good. What was written is not flushed by this.
     pub fn freeze(self) -> Layer<Frozen> {
-        let Self { storage, header, codec, .. } = self;
-        Layer { storage, header, codec, state: PhantomData }
+        self.handle()
+    }
+
+    /// The layer as one that takes no more writes, while `self` is still there for those who look
+    /// at it. The caller sees to it that nobody writes through `self` from here on.
+    pub fn as_frozen(&self) -> Layer<Frozen> {
+        self.handle()
     }
 }
 

@@ -7,6 +7,16 @@ use crate::limits::REQUEST_BYTES_MAX;
 const WORD_BITS: usize = u64::BITS as usize;
 const UNITS_AT_FIRST: usize = REQUEST_BYTES_MAX as usize / 4096;
 
+/// A present unit of a layer with a parent, some sectors of which were never written there: power
+/// loss tore its first write. They are to be read below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// Which unit of the read.
+    pub index: usize,
+    /// One bit for each sector that is not there, the first one lowest; neither none nor all.
+    pub absent: u8,
+}
+
 /// One bit per unit read since [`Presence::clear`]. Made once per thread and used again: after the
 /// first read of the largest request nothing is allocated any more.
 #[derive(Debug)]
@@ -14,12 +24,14 @@ pub struct Presence {
     words: Vec<u64>,
     units: usize,
     present: usize,
+    torn: Vec<Torn>,
 }
 
 impl Presence {
     /// Room for the largest request in 4096-byte units.
     pub fn new() -> Self {
-        Self { words: Vec::with_capacity(UNITS_AT_FIRST / WORD_BITS), units: 0, present: 0 }
+        let words = Vec::with_capacity(UNITS_AT_FIRST / WORD_BITS);
+        Self { words, units: 0, present: 0, torn: Vec::new() }
     }
 
     /// How many units were read.
@@ -59,12 +71,14 @@ impl Presence {
     /// Forgets what was read.
     pub fn clear(&mut self) {
         self.words.clear();
+        self.torn.clear();
         (self.units, self.present) = (0, 0);
     }
 
     /// Forgets all units from index `len` on, the last that were added.
     pub(super) fn truncate(&mut self, len: usize) {
         self.units = self.units.min(len);
+        self.torn.retain(|torn| torn.index < len);
         self.words.truncate(self.units.div_ceil(WORD_BITS));
         if let Some(last) = self.words.last_mut()
             && !self.units.is_multiple_of(WORD_BITS)
@@ -74,8 +88,18 @@ impl Presence {
         self.present = self.words.iter().map(|word| word.count_ones() as usize).sum();
     }
 
+    /// The units that are there in part, in no order, until they are taken.
+    pub fn take_torn(&mut self) -> Vec<Torn> {
+        std::mem::take(&mut self.torn)
+    }
+
+    /// The end of the run of units like `start`, which was read.
+    pub fn run_end(&self, start: usize) -> usize {
+        self.end_of_run(start, self.is_present(start))
+    }
+
     /// Adds `units` units, absent until [`Presence::set`]; the index of the first.
-    pub(super) fn extend(&mut self, units: usize) -> usize {
+    pub fn extend(&mut self, units: usize) -> usize {
         let first = self.units;
         self.units += units;
         self.words.resize(self.units.div_ceil(WORD_BITS), 0);
@@ -83,9 +107,14 @@ impl Presence {
     }
 
     /// Unit `index`, not set before, is present.
-    pub(super) fn set(&mut self, index: usize) {
+    pub fn set(&mut self, index: usize) {
         self.words[index / WORD_BITS] |= 1 << (index % WORD_BITS);
         self.present += 1;
+    }
+
+    /// Unit `index`, which is present, has sectors that are not there.
+    pub(super) fn set_torn(&mut self, index: usize, absent: u8) {
+        self.torn.push(Torn { index, absent });
     }
 
     /// Skips a word at a time where a run covers it.

@@ -147,6 +147,26 @@ fn choose(
     }
 }
 
+/// Whether `header` fits its place.
+///
+/// # Errors
+/// As [`encode_copy`].
+pub fn check_room(header: &Header) -> Result<(), EncodeError> {
+    fitting_json(header).map(drop)
+}
+
+fn fitting_json(header: &Header) -> Result<String, EncodeError> {
+    if header.label.len() >= LABEL_BYTES || header.subsystem.len() >= LABEL_BYTES {
+        return Err(EncodeError::LabelTooLong);
+    }
+    let json = header.metadata.to_json().to_string();
+    // The area ends in at least one NUL.
+    if json.len() >= JSON_BYTES {
+        return Err(EncodeError::TooLarge { need: json.len() + 1 });
+    }
+    Ok(json)
+}
+
 /// Makes one copy of `header`, salted from `entropy`: [`COPY_BYTES`] bytes.
 ///
 /// # Errors
@@ -156,14 +176,7 @@ pub fn encode_copy(
     which: Which,
     entropy: &dyn Entropy,
 ) -> Result<Vec<u8>, EncodeError> {
-    if header.label.len() >= LABEL_BYTES || header.subsystem.len() >= LABEL_BYTES {
-        return Err(EncodeError::LabelTooLong);
-    }
-    let json = header.metadata.to_json().to_string();
-    // The area ends in at least one NUL.
-    if json.len() >= JSON_BYTES {
-        return Err(EncodeError::TooLarge { need: json.len() + 1 });
-    }
+    let json = fitting_json(header)?;
     let mut copy = vec![0; COPY_BYTES];
     copy[BINARY_BYTES..BINARY_BYTES + json.len()].copy_from_slice(json.as_bytes());
     let mut salt = [0; SALT_BYTES];

@@ -22,7 +22,9 @@ mod json;
 mod metadata;
 
 pub use binary::{CopyError, Which};
-pub use copies::{Condition, EncodeError, Header, ParseError, Parsed, encode_copy, parse};
+pub use copies::{
+    Condition, EncodeError, Header, ParseError, Parsed, check_room, encode_copy, parse,
+};
 pub use metadata::{Digest, Metadata, MetadataError, REQUIREMENT_CHAIN, Segment, SegmentSize};
 
 /// Bytes of the binary part of one copy.

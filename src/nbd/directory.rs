@@ -1,5 +1,7 @@
 //! The attached disks, as the handshake shows them.
 
+use uuid::Uuid;
+
 use super::export::{ExportDirectory, ExportInfo};
 use crate::disk::Disks;
 use crate::disk::attachment::Attachment;
@@ -24,6 +26,14 @@ impl ExportDirectory for Exports<'_> {
     /// Each disk once, by its id: a name may belong to several. The name is the description.
     fn list(&self, limit: usize) -> Vec<(String, String)> {
         self.disks.list_exports(limit)
+    }
+
+    fn snapshots(&self, export: &str, limit: usize) -> Vec<String> {
+        self.disks.snapshots_below(export, limit)
+    }
+
+    fn layer_of_snapshot(&self, export: &str, snapshot: &str) -> Option<Uuid> {
+        self.disks.snapshot_below(export, snapshot)
     }
 }
 

@@ -67,7 +67,11 @@ impl From<&DiskError> for Errno {
             DiskError::OutOfSpace => Self::NoSpc,
             DiskError::NotFaster => Self::NotSup,
             DiskError::Closing => Self::Shutdown,
-            DiskError::Layer(_) | DiskError::FlushLost | DiskError::Fenced => Self::Io,
+            DiskError::Layer(_)
+            | DiskError::FlushLost
+            | DiskError::Fenced
+            | DiskError::KeyExhausted
+            | DiskError::Stack(_) => Self::Io,
         }
     }
 }

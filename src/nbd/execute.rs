@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::context::Chosen;
 use super::crew::LargeUnderWay;
 use super::errno::Errno;
+use super::export::Negotiated;
 use super::outbound::{Batch, Outbound};
-use super::reply::{self, Descriptor, Done, ReadChunk, ReplyTo, Run};
+use super::reply::{self, Descriptor, Done, Meaning, ReadChunk, ReplyTo, Run};
 use super::request::Command;
 use super::transmission::Link;
 use crate::disk::align::Span;
+use crate::disk::status::DiskExtent;
 use crate::disk::zero::Zeroing;
 use crate::disk::{Disk, DiskError, Waiting};
 use crate::layer::Presence;
@@ -50,8 +53,15 @@ pub(super) struct Scratch {
 enum Outcome {
     Success,
     Read,
-    Extents(Vec<Run>),
+    Status(Vec<Status>),
     Failure(Errno, String),
+}
+
+/// The answer of one metadata context.
+struct Status {
+    context: u32,
+    meaning: Meaning,
+    runs: Vec<Run>,
 }
 
 /// Names of the commands in metrics, in the order of [`Job::number`].
@@ -68,7 +78,7 @@ impl Job {
         batch: &mut Batch,
         waiting: Waiting,
     ) -> Option<Self> {
-        match self.perform(link.visit.disk(), &mut scratch.present, waiting) {
+        match self.perform(link, &mut scratch.present, waiting) {
             Some(outcome) => {
                 self.answer(outcome, link, scratch, batch);
                 None
@@ -102,10 +112,11 @@ impl Job {
     /// `None`: it would have to wait and may not.
     fn perform(
         &mut self,
-        disk: &Disk,
+        link: &Link,
         present: &mut Presence,
         waiting: Waiting,
     ) -> Option<Outcome> {
+        let disk = link.visit.disk();
         let at = ByteOffset::new(self.to.offset);
         let len = ByteCount::new(self.length);
         let result = match (self.command, &mut self.buffer) {
@@ -135,15 +146,9 @@ impl Job {
                 disk.write_zeroes(at, len, how).map(|()| Outcome::Success)
             }
             (Ok(Command::Cache), _) => warm(disk, at, len).map(|()| Outcome::Success),
-            (Ok(Command::BlockStatus { req_one }), _) => {
+            (Ok(Command::BlockStatus { req_one, contexts }), _) => {
                 let limit = if req_one { 1 } else { limits::EXTENTS_MAX };
-                disk.extents(at, len, limit).map(|extents| {
-                    let run = |extent: &crate::disk::status::DiskExtent| Run {
-                        length: extent.len.get(),
-                        is_hole: extent.is_hole,
-                    };
-                    Outcome::Extents(extents.iter().map(run).collect())
-                })
+                status(disk, &link.negotiated, contexts, (at, len, limit)).map(Outcome::Status)
             }
             // Handled by the reader.
             (Ok(Command::Disconnect | Command::BlockStatusPayload { .. }), _) => {
@@ -164,7 +169,9 @@ impl Job {
             Outcome::Success => {
                 if let Ok(Command::Write { .. }) = self.command {
                     link.metrics.written(self.length);
-                    self.buffer.take().map(Buffer::keep_warm);
+                    if let Some(buffer) = self.buffer.take() {
+                        buffer.keep_warm();
+                    }
                 }
                 batch.head(|out| reply::success(self.to, out));
             }
@@ -172,7 +179,7 @@ impl Job {
                 link.metrics.read(self.length);
                 self.answer_read(scratch, batch);
             }
-            Outcome::Extents(runs) => self.answer_block_status(&runs, link, scratch, batch),
+            Outcome::Status(statuses) => self.answer_block_status(&statuses, scratch, batch),
             Outcome::Failure(errno, text) => {
                 batch.head(|out| reply::error(self.to, errno, &text, out));
             }
@@ -200,20 +207,15 @@ impl Job {
         }
     }
 
-    fn answer_block_status(
-        self,
-        runs: &[Run],
-        link: &Link,
-        scratch: &mut Scratch,
-        batch: &mut Batch,
-    ) {
-        let req_one = matches!(self.command, Ok(Command::BlockStatus { req_one: true }));
-        let mode = self.to.mode;
-        let runs = runs.iter().copied();
-        reply::plan_block_status(mode, self.length, req_one, runs, &mut scratch.extents);
-        // `request` refuses the command unless the context was negotiated.
-        let context = link.negotiated.base_allocation.unwrap_or_default();
-        batch.head(|out| reply::block_status(self.to, context, &scratch.extents, Done::Yes, out));
+    fn answer_block_status(self, statuses: &[Status], scratch: &mut Scratch, batch: &mut Batch) {
+        let req_one = matches!(self.command, Ok(Command::BlockStatus { req_one: true, .. }));
+        for (number, status) in statuses.iter().enumerate() {
+            let done = if number + 1 == statuses.len() { Done::Yes } else { Done::No };
+            let (form, runs) = ((self.to.mode, status.meaning), status.runs.iter().copied());
+            reply::plan_block_status(form, self.length, req_one, runs, &mut scratch.extents);
+            let extents = &scratch.extents;
+            batch.head(|out| reply::block_status(self.to, status.context, extents, done, out));
+        }
     }
 
     const fn number(&self) -> usize {
@@ -228,6 +230,34 @@ impl Job {
             Ok(Command::Disconnect) | Err(_) => 7,
         }
     }
+}
+
+/// What each of the chosen contexts says of a range; `request` sees to it that there is one.
+fn status(
+    disk: &Disk,
+    negotiated: &Negotiated,
+    contexts: Chosen,
+    (at, len, limit): (ByteOffset, ByteCount, usize),
+) -> Result<Vec<Status>, DiskError> {
+    let mut statuses = Vec::new();
+    if let Some(context) = negotiated.base_allocation.filter(|_| contexts.has_allocation()) {
+        let run = |extent: &DiskExtent| Run { length: extent.len.get(), is_hole: extent.is_hole };
+        let runs = disk.extents(at, len, limit)?.iter().map(run).collect();
+        statuses.push(Status { context, meaning: Meaning::Allocation, runs });
+    }
+    for change in contexts.changes(&negotiated.changes) {
+        let runs = match disk.changed_since(change.layer_id, at, len, limit) {
+            Ok(extents) => extents
+                .iter()
+                .map(|extent| Run { length: extent.len.get(), is_hole: !extent.is_changed })
+                .collect(),
+            // The snapshot went since: what cannot be told apart any more may have changed.
+            Err(DiskError::Stack(_)) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        statuses.push(Status { context: change.id, meaning: Meaning::Changes, runs });
+    }
+    Ok(statuses)
 }
 
 /// Gives a request up if its task dies before it is answered.

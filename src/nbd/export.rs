@@ -1,6 +1,9 @@
 //! What a client may know of an export, and what the two sides have agreed on once they use it
 //! (spec, "Transmission flags", "Size constraints").
 
+use uuid::Uuid;
+
+use super::context::ChangeContext;
 use super::wire;
 use crate::limits;
 
@@ -67,6 +70,19 @@ pub trait ExportDirectory {
     /// Name and description of up to `limit` exports.
     fn list(&self, limit: usize) -> Vec<(String, String)>;
 
+    /// Ids of up to `limit` snapshots in the chain of the export with the canonical name `export`.
+    fn snapshots(&self, export: &str, limit: usize) -> Vec<String> {
+        let _ = (export, limit);
+        Vec::new()
+    }
+
+    /// The frozen layer that `snapshot` is, if it is in the chain of the export with the canonical
+    /// name `export`.
+    fn layer_of_snapshot(&self, export: &str, snapshot: &str) -> Option<Uuid> {
+        let _ = (export, snapshot);
+        None
+    }
+
     /// The export a client means by `name`: the empty one is the default export, which is the only
     /// one there is, or none.
     fn resolve(&self, name: &str) -> Option<ExportInfo> {
@@ -89,9 +105,17 @@ pub struct Negotiated {
     pub replies: ReplyMode,
     /// The id of `base:allocation`, if the client selected it for this export.
     pub base_allocation: Option<u32>,
+    /// The contexts of changes it selected for this export, at most
+    /// [`CHANGES_MAX`](super::context::CHANGES_MAX).
+    pub changes: Vec<ChangeContext>,
 }
 
 impl Negotiated {
+    /// Whether there is anything BLOCK_STATUS could be asked about.
+    pub const fn has_contexts(&self) -> bool {
+        self.base_allocation.is_some() || !self.changes.is_empty()
+    }
+
     /// `NBD_FLAG_*` of the transmission phase. What is not set here, `request` refuses.
     pub const fn transmission_flags(&self) -> u16 {
         let export = &self.export;
@@ -119,7 +143,7 @@ impl Negotiated {
             flags |= wire::NBD_FLAG_SEND_DF;
         }
         // Without a context there is nothing a payload could choose from.
-        if matches!(self.replies, ReplyMode::Extended) && self.base_allocation.is_some() {
+        if matches!(self.replies, ReplyMode::Extended) && self.has_contexts() {
             flags |= wire::NBD_FLAG_BLOCK_STATUS_PAYLOAD;
         }
         flags

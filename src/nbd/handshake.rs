@@ -12,13 +12,11 @@ use std::ops::ControlFlow;
 
 use bytes::{Buf, BufMut, BytesMut};
 
+use super::context::{self, Selected};
 use super::export::{ExportDirectory, ExportInfo, Negotiated, ReplyMode};
 use super::option::{self, ContextRequest, InfoRequest, OptionReply};
 use super::wire::{self, OptionHeader};
 use crate::limits;
-
-/// The id under which `base:allocation` is selected; clients treat it as opaque.
-const BASE_ALLOCATION_ID: u32 = 1;
 
 /// What the caller does next. Whatever it is, `out` is sent first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,8 +109,8 @@ struct ClientFlags {
 #[derive(Debug, Default)]
 struct Agreed {
     replies: ReplyMode,
-    /// The export, under the name the client used, for which `base:allocation` is selected.
-    allocation_of: Option<String>,
+    /// What is selected, if anything was.
+    contexts: Option<Selected>,
 }
 
 /// Whether to go on with what is in `input`.
@@ -240,7 +238,7 @@ impl Handshake {
         }
         if option == wire::NBD_OPT_SET_META_CONTEXT {
             // The spec: earlier contexts are replaced even when the option fails.
-            self.agreed.allocation_of = None;
+            self.agreed.contexts = None;
         }
         let is_kept = data_is_used(option)
             && length as usize <= limits::OPTION_BYTES_MAX
@@ -413,28 +411,25 @@ impl Handshake {
             Ok(request) => request,
             Err(why) => return reply.malformed(why),
         };
-        if exports.resolve(request.export).is_none() {
+        let Some(export) = exports.resolve(request.export) else {
             return refuse_unknown(request.export, reply);
+        };
+        if !selects {
+            return context::list(&request, &export, reply, exports);
         }
-        if selects && request.selects_allocation() {
-            self.agreed.allocation_of = Some(request.export.to_owned());
-            reply.base_allocation(BASE_ALLOCATION_ID);
-        } else if !selects && request.lists_allocation() {
-            // The id is reserved in a list.
-            reply.base_allocation(0);
-        }
-        reply.ack();
+        self.agreed.contexts = Selected::answer(&request, &export, reply, exports);
     }
 
     /// What would be agreed on if transmission began with `export`, asked for under `name`.
     fn negotiated(&self, name: &str, export: ExportInfo, keeps_sizes: bool) -> Negotiated {
         debug_assert!(export.has_legal_sizes(), "illegal sizes: {export:?}");
         let block_min = if keeps_sizes { export.block_min } else { 1 };
+        let selected = self.agreed.contexts.as_ref().filter(|selected| selected.export == name);
         Negotiated {
             export: ExportInfo { block_min, ..export },
             replies: self.agreed.replies,
-            base_allocation: (self.agreed.allocation_of.as_deref() == Some(name))
-                .then_some(BASE_ALLOCATION_ID),
+            base_allocation: selected.and_then(Selected::allocation),
+            changes: selected.map(|selected| selected.changes.clone()).unwrap_or_default(),
         }
     }
 

@@ -4,7 +4,7 @@
 //!
 //! - [`wire`]: the numbers and layouts of the protocol document;
 //! - [`handshake`]: from greeting to transmission, with [`option`] for what an option carries;
-//! - [`export`]: what the two agreed on;
+//! - [`export`]: what the two agreed on, [`context`] what parts of it can be asked about;
 //! - [`request`]: a request header becomes a checked command, or an error to answer;
 //! - [`reply`]: a result becomes bytes;
 //! - [`errno`]: the eight errors the protocol knows.
@@ -22,6 +22,7 @@
 //! headers of its `extension-ext-header` branch.
 
 mod connection;
+pub mod context;
 mod crew;
 mod directory;
 pub mod errno;

@@ -5,6 +5,7 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 
+use super::context;
 use super::wire::{self, bounded_text};
 use crate::limits::NBD_STRING_BYTES_MAX;
 
@@ -58,9 +59,9 @@ impl<'a> InfoRequest<'a> {
     }
 }
 
-/// The data of `NBD_OPT_LIST_META_CONTEXT` and `NBD_OPT_SET_META_CONTEXT`, reduced to what the one
-/// context we have needs to know of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The data of `NBD_OPT_LIST_META_CONTEXT` and `NBD_OPT_SET_META_CONTEXT`, reduced to what the
+/// contexts we have need to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextRequest<'a> {
     /// The export; empty for the default one.
     pub export: &'a str,
@@ -70,6 +71,10 @@ pub struct ContextRequest<'a> {
     pub names_allocation: bool,
     /// A query is `base:`.
     pub names_base: bool,
+    /// A query is `sealdisk:` or `sealdisk:changed-since=`.
+    pub names_all_changes: bool,
+    /// Snapshots in queries `sealdisk:changed-since=…`, each once.
+    pub changed_since: Vec<&'a str>,
 }
 
 impl<'a> ContextRequest<'a> {
@@ -78,17 +83,38 @@ impl<'a> ContextRequest<'a> {
     pub fn parse(mut data: &'a [u8]) -> Result<Self, Malformed> {
         let export = take_long_string(&mut data)?;
         let count = data.try_get_u32().map_err(|_| Malformed::Short)?;
-        let mut request =
-            Self { export, is_empty: count == 0, names_allocation: false, names_base: false };
+        let mut request = Self {
+            export,
+            is_empty: count == 0,
+            names_allocation: false,
+            names_base: false,
+            names_all_changes: false,
+            changed_since: Vec::new(),
+        };
         // A lying count ends the loop with an error after at most OPTION_BYTES_MAX / 4 rounds.
         for _ in 0..count {
             match take_long_string(&mut data)? {
                 wire::BASE_ALLOCATION => request.names_allocation = true,
                 wire::BASE_WILDCARD => request.names_base = true,
-                _ => {}
+                context::OWN_WILDCARD | context::CHANGED_SINCE => request.names_all_changes = true,
+                query => request.add_change(query),
             }
         }
         if data.is_empty() { Ok(request) } else { Err(Malformed::Long) }
+    }
+
+    /// Those past what can be selected are dropped but for one, which is one too many.
+    fn add_change(&mut self, query: &'a str) {
+        let Some(snapshot) = query.strip_prefix(context::CHANGED_SINCE) else { return };
+        let is_new = !self.changed_since.contains(&snapshot);
+        if is_new && self.changed_since.len() <= context::CHANGES_MAX {
+            self.changed_since.push(snapshot);
+        }
+    }
+
+    /// Whether LIST names every context of changes in its answer.
+    pub const fn lists_all_changes(&self) -> bool {
+        self.is_empty || self.names_all_changes
     }
 
     /// Whether LIST names `base:allocation` in its answer.
@@ -190,6 +216,14 @@ impl<'a> OptionReply<'a> {
         self.header(wire::NBD_REP_META_CONTEXT, 4 + wire::BASE_ALLOCATION.len());
         self.out.put_u32(id);
         self.out.put_slice(wire::BASE_ALLOCATION.as_bytes());
+    }
+
+    /// The context of changes since `snapshot` under `id`.
+    pub fn changed_since(&mut self, id: u32, snapshot: &str) {
+        let name = format!("{}{snapshot}", context::CHANGED_SINCE);
+        self.header(wire::NBD_REP_META_CONTEXT, 4 + name.len());
+        self.out.put_u32(id);
+        self.out.put_slice(name.as_bytes());
     }
 
     fn info(&mut self, kind: u16, payload: usize) {

@@ -7,6 +7,7 @@
 
 use bytes::BufMut;
 
+use super::context::NBD_STATE_CHANGED;
 use super::errno::Errno;
 use super::export::ReplyMode;
 use super::request::Decoded;
@@ -200,13 +201,32 @@ pub fn plan_read(
     }
 }
 
+/// What runs say in a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// `base:allocation`: holes are holes.
+    Allocation,
+    /// `sealdisk:changed-since=…`: holes are unchanged, what is not may have changed.
+    Changes,
+}
+
+impl Meaning {
+    const fn flags(self, is_hole: bool) -> u32 {
+        match (self, is_hole) {
+            (Self::Allocation, true) => wire::NBD_STATE_HOLE | wire::NBD_STATE_ZERO,
+            (Self::Changes, false) => NBD_STATE_CHANGED,
+            (Self::Allocation, false) | (Self::Changes, true) => 0,
+        }
+    }
+}
+
 /// Makes of `runs`, which begin at the request's offset, the extents of a BLOCK_STATUS reply for
-/// `base:allocation`, put into `extents`: at least one, at most [`limits::EXTENTS_MAX`], no two
+/// a context of that `meaning`, put into `extents`: at least one, at most [`limits::EXTENTS_MAX`], no two
 /// equal neighbours. They end where the reply's form, the limit or the runs end; the client asks
 /// again from there. With `req_one` there is one, not longer than the `length` of the request in
 /// bytes.
 pub fn plan_block_status(
-    mode: ReplyMode,
+    (mode, meaning): (ReplyMode, Meaning),
     length: u64,
     req_one: bool,
     runs: impl IntoIterator<Item = Run>,
@@ -216,7 +236,7 @@ pub fn plan_block_status(
     let (extents_max, reach) = if req_one { (1, length) } else { (limits::EXTENTS_MAX, u64::MAX) };
     let mut covered = 0_u64;
     for run in merged(runs).take(extents_max) {
-        let flags = if run.is_hole { wire::NBD_STATE_HOLE | wire::NBD_STATE_ZERO } else { 0 };
+        let flags = meaning.flags(run.is_hole);
         extents.push(Descriptor { length: run.length, flags });
         covered = covered.saturating_add(run.length);
         if covered >= length {
@@ -225,8 +245,8 @@ pub fn plan_block_status(
         }
     }
     if extents.is_empty() {
-        // "Not known" is always a true answer, and one extent is due.
-        extents.push(Descriptor { length, flags: 0 });
+        // One extent is due: data, or changed, is what is always safe to believe.
+        extents.push(Descriptor { length, flags: meaning.flags(false) });
     }
     let longest = match mode {
         ReplyMode::Extended => reach,
@@ -312,7 +332,8 @@ mod tests {
 
     fn status(mode: ReplyMode, length: u64, req_one: bool, runs: &[Run]) -> Vec<(u64, u32)> {
         let mut extents = vec![Descriptor { length: 9, flags: 9 }];
-        plan_block_status(mode, length, req_one, runs.iter().copied(), &mut extents);
+        let form = (mode, Meaning::Allocation);
+        plan_block_status(form, length, req_one, runs.iter().copied(), &mut extents);
         extents.iter().map(|extent| (extent.length, extent.flags)).collect()
     }
 

@@ -8,14 +8,15 @@
 
 use bytes::Buf;
 
+use super::context::{CHANGES_MAX, Chosen};
 use super::errno::Errno;
 use super::export::{Negotiated, ReplyMode};
 use super::wire::{self, RequestHeader};
 use crate::limits;
 
-/// Payload of a BLOCK_STATUS that names its contexts: the length asked about and one id. We have
-/// one context, and an unknown or repeated id is an error, so no other size can be right.
-pub const BLOCK_STATUS_PAYLOAD_BYTES: usize = 12;
+/// Longest payload of a BLOCK_STATUS that names its contexts: the length asked about, and the id of
+/// each context there can be. An unknown or repeated id is an error, so none longer can be right.
+pub const BLOCK_STATUS_PAYLOAD_BYTES_MAX: usize = 8 + 4 * (1 + CHANGES_MAX);
 
 /// A request that was read to the end of its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +71,12 @@ pub enum Command {
     BlockStatus {
         /// One extent, not longer than the request.
         req_one: bool,
+        /// In which respects; at least one.
+        contexts: Chosen,
     },
-    /// As [`Command::BlockStatus`], but its length and contexts are in the payload, which is
-    /// [`BLOCK_STATUS_PAYLOAD_BYTES`] long: [`Decoded::with_block_status_payload`] makes a checked
-    /// request of it.
+    /// As [`Command::BlockStatus`], but its length and contexts are in the payload, which has at
+    /// most [`BLOCK_STATUS_PAYLOAD_BYTES_MAX`]: [`Decoded::with_block_status_payload`] makes a
+    /// checked request of it.
     BlockStatusPayload {
         /// One extent, not longer than the request.
         req_one: bool,
@@ -140,21 +143,17 @@ impl Decoded {
     /// The same request after the payload of a [`Command::BlockStatusPayload`] was read: `length`
     /// and `verdict` are final. Unchanged for every other command.
     #[must_use]
-    pub fn with_block_status_payload(
-        self,
-        payload: &[u8; BLOCK_STATUS_PAYLOAD_BYTES],
-        negotiated: &Negotiated,
-    ) -> Self {
+    pub fn with_block_status_payload(self, payload: &[u8], negotiated: &Negotiated) -> Self {
         let Ok(Command::BlockStatusPayload { req_one }) = self.verdict else {
             return self;
         };
-        let mut payload = &payload[..];
-        let length = payload.get_u64();
-        let id = payload.get_u32();
-        let verdict = if negotiated.base_allocation == Some(id) {
-            block_status(self.offset, length, req_one, negotiated)
-        } else {
-            Err(Errno::Inval)
+        let mut ids = payload;
+        let Ok(length) = ids.try_get_u64() else {
+            return Self { verdict: Err(Errno::Inval), ..self };
+        };
+        let verdict = match Chosen::of_ids(ids, negotiated) {
+            Some(contexts) => block_status((self.offset, length), (req_one, contexts), negotiated),
+            None => Err(Errno::Inval),
         };
         Self { length, verdict, ..self }
     }
@@ -228,8 +227,11 @@ fn verdict(header: &RequestHeader, negotiated: &Negotiated) -> Result<Command, E
         wire::NBD_CMD_BLOCK_STATUS => {
             let req_one = has(wire::NBD_CMD_FLAG_REQ_ONE);
             if !has(wire::NBD_CMD_FLAG_PAYLOAD_LEN) {
-                block_status(offset, length, req_one, negotiated)
-            } else if length == BLOCK_STATUS_PAYLOAD_BYTES as u64 {
+                let all = Chosen::all(negotiated);
+                block_status((offset, length), (req_one, all), negotiated)
+            } else if (12..=BLOCK_STATUS_PAYLOAD_BYTES_MAX as u64).contains(&length)
+                && length.is_multiple_of(4)
+            {
                 Ok(Command::BlockStatusPayload { req_one })
             } else {
                 Err(Errno::Inval)
@@ -251,17 +253,16 @@ fn read(offset: u64, length: u64, df: bool, negotiated: &Negotiated) -> Result<C
 }
 
 fn block_status(
-    offset: u64,
-    length: u64,
-    req_one: bool,
+    (offset, length): (u64, u64),
+    (req_one, contexts): (bool, Chosen),
     negotiated: &Negotiated,
 ) -> Result<Command, Errno> {
     // A reply must have an extent, and an extent a length: there is none for zero bytes.
-    if negotiated.base_allocation.is_none() || length == 0 {
+    if contexts.is_empty() || length == 0 {
         return Err(Errno::Inval);
     }
     inside(offset, length, negotiated, Errno::Inval)?;
-    Ok(Command::BlockStatus { req_one })
+    Ok(Command::BlockStatus { req_one, contexts })
 }
 
 const fn writes(command: u16) -> bool {
@@ -327,7 +328,7 @@ mod tests {
             block_preferred: 4096,
             block_max: limits::REQUEST_BYTES_MAX,
         };
-        Negotiated { export, replies, base_allocation }
+        Negotiated { export, replies, base_allocation, changes: Vec::new() }
     }
 
     #[test]
@@ -401,7 +402,7 @@ mod tests {
                     prop_assert!(decoded.length <= limits::REQUEST_BYTES_MAX.into());
                 }
                 Ok(Command::BlockStatusPayload { .. }) => {
-                    prop_assert_eq!(decoded.payload, BLOCK_STATUS_PAYLOAD_BYTES as u64);
+                    prop_assert!(decoded.payload <= BLOCK_STATUS_PAYLOAD_BYTES_MAX as u64);
                     return Ok(());
                 }
                 Ok(Command::Flush | Command::Disconnect) | Err(_) => return Ok(()),

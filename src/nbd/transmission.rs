@@ -16,7 +16,7 @@ use super::export::Negotiated;
 use super::intake::{Gone, Intake};
 use super::outbound::{Batch, Outbound};
 use super::reply::ReplyTo;
-use super::request::{self, BLOCK_STATUS_PAYLOAD_BYTES, Command, Decoded};
+use super::request::{self, BLOCK_STATUS_PAYLOAD_BYTES_MAX, Command, Decoded};
 use super::server::Server;
 use super::socket::Socket;
 use crate::disk::Waiting;
@@ -192,9 +192,10 @@ impl Reader<'_> {
         let mut decoded = decoded;
         let command = match decoded.verdict {
             Ok(Command::BlockStatusPayload { .. }) => {
-                let mut payload = [0; BLOCK_STATUS_PAYLOAD_BYTES];
-                self.read_payload(&mut payload)?;
-                decoded = decoded.with_block_status_payload(&payload, &self.link.negotiated);
+                let mut payload = [0; BLOCK_STATUS_PAYLOAD_BYTES_MAX];
+                let payload = &mut payload[..decoded.payload as usize];
+                self.read_payload(payload)?;
+                decoded = decoded.with_block_status_payload(payload, &self.link.negotiated);
                 decoded.verdict
             }
             Err(errno) => {

@@ -198,7 +198,7 @@ pub const NBD_STATE_HOLE: u32 = 1 << 0;
 /// The extent reads as zeroes.
 pub const NBD_STATE_ZERO: u32 = 1 << 1;
 
-/// The one metadata context there is.
+/// The metadata context that says where data is.
 pub const BASE_ALLOCATION: &str = "base:allocation";
 /// The query for every context of the namespace `base`.
 pub const BASE_WILDCARD: &str = "base:";

@@ -65,6 +65,9 @@ pub struct Caller {
     pub user_agent: String,
     /// How the call came.
     pub route: Route,
+    /// Whom a service acts for, where somebody asked it to: for the trail of another host, which
+    /// knows none of them.
+    pub on_behalf_of: Option<String>,
 }
 
 /// In whose name a service acts: decides what it may and what the trail shows.
@@ -82,6 +85,16 @@ pub enum ServiceActsAs {
 }
 
 impl Caller {
+    /// The disk service, doing what `asking` asked of it.
+    pub fn ecs_for(asking: &Self) -> Self {
+        let name = match &asking.principal {
+            Principal::Root { .. } => Some("root".to_owned()),
+            Principal::User { user_name, .. } => Some(format!("user {user_name}")),
+            Principal::Service { .. } | Principal::System => asking.on_behalf_of.clone(),
+        };
+        Self { on_behalf_of: name, ..Self::ecs(asking.request_id) }
+    }
+
     /// The disk service, on behalf of the call with `request_id`.
     pub fn ecs(request_id: Uuid) -> Self {
         Self {
@@ -90,6 +103,7 @@ impl Caller {
             source: ECS_SERVICE.into(),
             user_agent: ECS_SERVICE.into(),
             route: Route::LOCAL,
+            on_behalf_of: None,
         }
     }
 
@@ -101,6 +115,7 @@ impl Caller {
             source: "Internal".into(),
             user_agent: "sealdisk".into(),
             route: Route::LOCAL,
+            on_behalf_of: None,
         }
     }
 

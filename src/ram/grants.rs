@@ -6,7 +6,7 @@ use super::condition::{Circumstances, Conditions};
 use super::decision::owner_of;
 use super::key_policy::{KeyPolicy, TrustPolicy};
 use super::policy::Policy;
-use super::system::{ECS_ROLE, ECS_SERVICE, SERVICE_KEY_ACTIONS, system_policy};
+use super::system::{ECS_ROLE, ECS_SERVICE, SERVICE_KEY_ACTIONS, SYSTEM_OWNER, system_policy};
 use super::{Decision, Principal, Ram, RamError, ServiceActsAs};
 use crate::catalog::ram::{Holder, PolicyKind};
 
@@ -62,13 +62,17 @@ impl Ram {
         key_policy: Option<&KeyPolicy>,
     ) -> Result<Decision, RamError> {
         let Some(owner) = owner_of(resource) else { return Ok(Decision::ImplicitDeny) };
+        // The policies of the system are there for every account.
+        let is_shared = owner == SYSTEM_OWNER && resource.starts_with("acs:ram:");
         let at = Circumstances { now: self.clock.now(), conditions };
         let (granted, who) = match principal {
             // The daemon, and whoever owns the account, have everything in it.
             Principal::System => return Ok(Decision::Allow),
-            Principal::Root { account } if account == owner => return Ok(Decision::Allow),
+            Principal::Root { account } if account == owner || is_shared => {
+                return Ok(Decision::Allow);
+            }
             Principal::Root { .. } => return Ok(Decision::ImplicitDeny),
-            Principal::User { account, .. } if account != owner => {
+            Principal::User { account, .. } if account != owner && !is_shared => {
                 return Ok(Decision::ImplicitDeny);
             }
             Principal::User { account, user_id, user_name } => {

@@ -49,7 +49,8 @@ pub use policies::{ATTACHED_MAX, HolderName, POLICIES_MAX, PolicyView};
 pub use policy::{NAME_BYTES_MAX, POLICY_BYTES_MAX, Policy, PolicyError};
 pub use roles::{CreateRole, ROLES_MAX, SESSION_SECONDS, SESSION_SECONDS_DEFAULT};
 pub use system::{
-    ECS_ROLE, ECS_ROLE_POLICY, ECS_SERVICE, SYSTEM_POLICIES, SystemPolicy, system_policy,
+    ECS_ROLE, ECS_ROLE_POLICY, ECS_SERVICE, SYSTEM_OWNER, SYSTEM_POLICIES, SystemPolicy,
+    system_policy,
 };
 pub use users::{CreateUser, Part, USERS_MAX};
 

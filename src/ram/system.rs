@@ -30,6 +30,9 @@ pub(super) const SERVICE_KEY_ACTIONS: [&str; 6] = [
     "kms:CreateServiceKey",
 ];
 
+/// The account in the resource names of the system's policies.
+pub const SYSTEM_OWNER: &str = "system";
+
 /// A policy that comes with the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SystemPolicy {

@@ -64,6 +64,21 @@ impl FileStorage {
         Ok(Self::over(open_options().open(path)?))
     }
 
+    /// Opens an existing file that nobody overwrites: to read, and to add to what is absent in it.
+    /// Where it cannot be written, to read only. Takes no lock.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn open_frozen(path: &Path) -> Result<Self, StorageError> {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match open_options().write(true).open(path) {
+            Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => {
+                Self::open_reader(path)
+            }
+            opened => Ok(Self::over(opened?)),
+        }
+    }
+
     pub(super) fn over(file: File) -> Self {
         Self {
             file,

@@ -85,6 +85,11 @@ impl StorageError {
         matches!(self, Self::Io(error)
             if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
     }
+
+    /// Whether there is no layer of the name.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == std::io::ErrorKind::NotFound)
+    }
 }
 
 impl fmt::Display for StorageError {

@@ -29,18 +29,31 @@ function kms() {
     type: 'access_key',
   }));
   const $tea = require('@alicloud/tea-typescript');
+  const { RuntimeOptions } = require('@alicloud/tea-util');
+
+  // The client's own way for what it is too old to have a method, or a field, for.
+  async function generic(action, parameters) {
+    const query = {};
+    for (const [name, value] of Object.entries(parameters)) {
+      const isMap = value && typeof value === 'object' && !Array.isArray(value);
+      query[name] = isMap ? JSON.stringify(value) : value;
+    }
+    const runtime = new RuntimeOptions({});
+    return client.doRequest(action, 'HTTP', 'POST', '2016-01-20', 'AK', query, null, runtime);
+  }
+
   return async (action, parameters) => {
     const Request = models[`${action}Request`];
+    const method = client[`${action[0].toLowerCase()}${action.slice(1)}`];
+    // Fields of the models are the published names with a small first letter.
     const fields = {};
-    if (Request) {
-      // Fields of the models are the published names with a small first letter.
-      for (const [field, name] of Object.entries(Request.names())) {
-        if (name in parameters) fields[field] = parameters[name];
-      }
+    for (const [field, name] of Object.entries(Request ? Request.names() : {})) {
+      if (name in parameters) fields[field] = parameters[name];
     }
-    const method = `${action[0].toLowerCase()}${action.slice(1)}`;
+    const isKnown = Object.keys(fields).length === Object.keys(parameters).length;
+    if (!method || !isKnown) return generic(action, parameters);
     const argument = Request ? [new Request(fields)] : [];
-    return $tea.toMap(await client[method](...argument));
+    return $tea.toMap(await method.apply(client, argument));
   };
 }
 

@@ -14,8 +14,8 @@ UUID = 36
 class Cases:
     """Calls through one client, and keeps count of what was seen of each action."""
 
-    def __init__(self, product, kind, skips=()):
-        self.product, self.kind, self.skips = product, kind, set(skips)
+    def __init__(self, product, kind):
+        self.product, self.kind = product, kind
         key = clients.AccessKey.of_file(os.environ["SEALDISK_ACCESS_KEY"])
         self.key, self.endpoint = key, os.environ["SEALDISK_ENDPOINT"]
         self.client = clients.make(kind, self.endpoint, key)
@@ -49,9 +49,12 @@ class Cases:
             print(f"{self.kind} {case.__name__}: FAILED", file=sys.stderr)
             traceback.print_exc()
 
-    def conclude(self, expected):
-        """Every expected action was answered at least once."""
-        for action in sorted(set(expected) - self.answered - self.skips):
+    def conclude(self, expected, refusals=()):
+        """Every expected action was answered at least once, and every published refusal met."""
+        for action, code in sorted(set(refusals) - self.refusals):
+            self.failures += 1
+            print(f"{self.kind} {action}: never refused with {code}", file=sys.stderr)
+        for action in sorted(set(expected) - self.answered):
             self.failures += 1
             print(f"{self.kind} {action}: no happy path", file=sys.stderr)
         kinds = len(self.refusals)

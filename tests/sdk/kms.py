@@ -196,12 +196,9 @@ CASES = [
 
 
 def main():
-    kind = sys.argv[1]
-    is_old = kind == "kms-node"
-    t = Cases("kms", kind, skips=kms_more.ACTIONS_OF_OTHERS if is_old else ())
+    t = Cases("kms", sys.argv[1])
     for case in CASES + kms_more.CASES:
-        if not (is_old and case in kms_more.CASES_OF_OTHERS):
-            t.run(case)
+        t.run(case)
     t.conclude(ACTIONS + kms_more.ACTIONS)
 
 

@@ -219,14 +219,6 @@ def key_versions_of_pairs(t):
     t.refused(400, "Rejected.UnsupportedOperation", "CreateKeyVersion", KeyId=pair["KeyId"])
 
 
-# The typed client for Node, which is older than these actions, has no methods for them.
-CASES_OF_OTHERS = [account, tags_of_many, key_policy, deletion_protection, exports, re_encrypt]
-ACTIONS_OF_OTHERS = """
-DescribeAccountKmsStatus ExportDataKey GenerateAndExportDataKey GetKeyPolicy ListKmsInstances
-ListTagResources OpenKmsService ReEncrypt SetDeletionProtection SetKeyPolicy TagResources
-UntagResources
-""".split()
-
 CASES = [
     regions, account, tags, tags_of_many, key_policy, rotation, deletion_protection, own_material, exports,
     re_encrypt, signatures, encryption_with_pairs, key_versions_of_pairs,

@@ -60,13 +60,24 @@ pub fn exchange(stream: &mut (impl Read + Write), request: &str) -> (u16, String
 pub fn call_signed(
     address: &str,
     key: &AccessKey,
-    (version, action): (&str, &str),
+    what: (&str, &str),
     parameters: &[(&str, &str)],
     nonce: &str,
 ) -> (u16, Value) {
     use sealdisk::clock::{Clock, SystemClock};
     let timestamp = SystemClock::new().now().to_string();
-    let ask = Ask { version, action, parameters, timestamp: &timestamp, nonce };
+    call_signed_at(address, key, what, parameters, (&timestamp, nonce))
+}
+
+/// As [`call_signed`], dated `timestamp`.
+pub fn call_signed_at(
+    address: &str,
+    key: &AccessKey,
+    (version, action): (&str, &str),
+    parameters: &[(&str, &str)],
+    (timestamp, nonce): (&str, &str),
+) -> (u16, Value) {
+    let ask = Ask { version, action, parameters, timestamp, nonce };
     let signed = sign(Scheme::Acs3, key, &ask);
     let headers: String =
         signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();

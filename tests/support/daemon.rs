@@ -31,13 +31,20 @@ impl Daemon {
     /// Starts with a configuration file: all defaults of development, NBD over TCP and HTTP on free
     /// ports, and `nbd` (lines of `option: value`).
     pub fn start_configured(data_dir: &Path, nbd: &[&str]) -> Self {
+        Self::start_configured_with(data_dir, nbd, &[])
+    }
+
+    /// As [`Daemon::start_configured`], with lines for the API.
+    pub fn start_configured_with(data_dir: &Path, nbd: &[&str], api: &[&str]) -> Self {
         let at = data_dir.display();
-        let nbd: String = nbd.iter().map(|line| format!("  {line}\n")).collect();
+        let lines =
+            |lines: &[&str]| -> String { lines.iter().map(|line| format!("  {line}\n")).collect() };
+        let (nbd, api) = (lines(nbd), lines(api));
         let text = format!(
             "data_dir: {at}\n\
              root_key:\n  path: {at}/root.key\n  create: true\n\
              nbd:\n  unix: {at}/nbd.sock\n  tcp: 127.0.0.1:0\n{nbd}\
-             api:\n  unix: {at}/api.sock\n  http: 127.0.0.1:0\n"
+             api:\n  unix: {at}/api.sock\n  http: 127.0.0.1:0\n{api}"
         );
         let file = data_dir.with_extension("yaml");
         std::fs::write(&file, text).unwrap();

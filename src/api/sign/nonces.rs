@@ -2,8 +2,8 @@
 //!
 //! Kept as 64-bit keyed hashes: two nonces that meet in one refuse an honest request with a chance
 //! of one in 10^12 at the bound, and nobody outside can make them meet. What a restart forgets
-//! cannot be replayed, for requests signed before it are refused; one that was dated ahead of our
-//! clock can be, for as long as it still is.
+//! cannot be replayed, for requests signed before it are refused; those dated ahead of our clock
+//! are kept in a file (`ledger.rs`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -17,6 +17,9 @@ pub const CLOCK_WINDOW: Duration = Duration::from_secs(15 * 60);
 /// Nonces kept in all, about 16 bytes each. At the bound an access key that has more than its
 /// equal share is refused until older ones are past.
 pub const NONCES_MAX: usize = 8 << 20;
+
+/// Bytes of the key that nonces are hashed under.
+pub(in crate::api) const HASH_KEY_BYTES: usize = 16;
 
 /// Nonces are forgotten a minute at a time.
 const MINUTE_MILLIS: i64 = 60_000;
@@ -34,7 +37,7 @@ pub enum Freshness {
 
 /// The nonces in use.
 pub struct Nonces {
-    hash_key: [u8; 16],
+    hash_key: [u8; HASH_KEY_BYTES],
     bound: usize,
     kept: usize,
     by_access_key: HashMap<String, Kept>,
@@ -49,9 +52,21 @@ struct Kept {
 impl Nonces {
     /// None yet; at most `bound` of them for one access key alone, `bound` / n with n of them.
     pub fn new(entropy: &dyn Entropy, bound: usize) -> Self {
-        let mut hash_key = [0; 16];
+        let mut hash_key = [0; HASH_KEY_BYTES];
         entropy.fill(&mut hash_key);
+        Self::with_key(hash_key, bound)
+    }
+
+    /// As [`Nonces::new`], hashed under a key that was drawn before.
+    pub fn with_key(hash_key: [u8; HASH_KEY_BYTES], bound: usize) -> Self {
         Self { hash_key, bound, kept: 0, by_access_key: HashMap::new() }
+    }
+
+    /// Whether `nonce` of `access_key_id` was used and is still kept.
+    pub fn is_used(&self, access_key_id: &str, nonce: &str) -> bool {
+        let hash = self.hash(nonce);
+        let kept = self.by_access_key.get(access_key_id);
+        kept.is_some_and(|kept| kept.by_minute.values().any(|some| some.contains(&hash)))
     }
 
     /// Uses `nonce` of a verified request of `access_key_id` that was made at `timestamp`, which is
@@ -67,20 +82,24 @@ impl Nonces {
         if self.is_past_due(access_key_id, this_minute) {
             self.forget_past(this_minute);
         }
-        let mine = self.by_access_key.get(access_key_id);
-        if mine.is_some_and(|kept| kept.by_minute.values().any(|some| some.contains(&hash))) {
+        if self.is_used(access_key_id, nonce) {
             return Freshness::Used;
         }
+        let mine = self.by_access_key.get(access_key_id);
         let others = self.by_access_key.len() + usize::from(mine.is_none());
         let share = self.bound / others.max(1);
         if self.kept >= self.bound && mine.map_or(0, Kept::len) >= share {
             return Freshness::Full;
         }
+        self.keep(access_key_id, hash, timestamp);
+        Freshness::Fresh
+    }
+
+    /// Keeps what an earlier run used, as its ledger has it.
+    pub(in crate::api) fn keep(&mut self, access_key_id: &str, hash: u64, timestamp: Timestamp) {
         let last = timestamp.plus(CLOCK_WINDOW).unix_millis().div_euclid(MINUTE_MILLIS);
         let kept = self.by_access_key.entry(access_key_id.to_owned()).or_default();
-        kept.by_minute.entry(last).or_default().insert(hash);
-        self.kept += 1;
-        Freshness::Fresh
+        self.kept += usize::from(kept.by_minute.entry(last).or_default().insert(hash));
     }
 
     /// How many are kept.
@@ -107,7 +126,7 @@ impl Nonces {
         self.kept = self.by_access_key.values().map(Kept::len).sum();
     }
 
-    fn hash(&self, nonce: &str) -> u64 {
+    pub(in crate::api) fn hash(&self, nonce: &str) -> u64 {
         let digest = sha256(&[&self.hash_key, nonce.as_bytes()]);
         let (head, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
         u64::from_le_bytes(*head)

@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, params, params_from_iter};
 
-use super::{ram, row};
+use super::{ram, row, stack_change};
 use crate::catalog::{
-    DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord, Operation, RootRecord,
+    DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, KmsStatus, Operation, RootRecord,
     TaggedType,
 };
 
@@ -34,18 +34,15 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
             "UPDATE key_version SET store = ?2, wrapped_material = ?3 WHERE version_id = ?1",
             params![version.version_id, version.store, version.wrapped_material],
         )?),
+        Operation::ReserveWraps { version_id, seen, reserved } => {
+            reserve_wraps(connection, version_id, (*seen, *reserved))
+        }
         Operation::PutKeyPolicy { key_id, policy } => one(connection.execute(
             "INSERT INTO key_policy (key_id, policy) VALUES (?1, ?2) \
              ON CONFLICT DO UPDATE SET policy = excluded.policy",
             [key_id, policy],
         )?),
-        Operation::DeleteKey(key_id) => {
-            connection.execute(
-                "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2",
-                [TaggedType::Key.as_str(), key_id],
-            )?;
-            one(connection.execute("DELETE FROM kms_key WHERE key_id = ?1", [key_id])?)
-        }
+        Operation::DeleteKey(key_id) => delete_key(connection, key_id),
         Operation::InsertAlias(alias) => one(connection.execute(
             "INSERT INTO alias (name, key_id, created) VALUES (?1, ?2, ?3)",
             params![alias.name, alias.key_id, alias.created.unix_millis()],
@@ -63,21 +60,18 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
             params![tag.resource_type.as_str(), tag.resource_id, tag.key, tag.value],
         )?),
         Operation::DeleteTag { resource_type, resource_id, key } => {
-            connection.execute(
-                "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2 AND key = ?3",
-                [resource_type.as_str(), resource_id, key],
-            )?;
-            Ok(())
+            let text = "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2 AND key = ?3";
+            Ok(connection.execute(text, [resource_type.as_str(), resource_id, key]).map(drop)?)
         }
         Operation::InsertDisk(disk, layers) => {
             insert_disk(connection, disk)?;
-            layers.iter().try_for_each(|layer| insert_layer(connection, layer))
+            layers.iter().try_for_each(|layer| stack_change::insert_layer(connection, layer))
         }
         Operation::UpdateDisk { disk, seen_status, seen_epoch } => {
             update_disk(connection, disk, *seen_status, *seen_epoch)
         }
-        Operation::DeleteDisk(disk_id) => {
-            one(connection.execute("DELETE FROM disk WHERE disk_id = ?1", [disk_id])?)
+        Operation::DeleteDisk(id) => {
+            stack_change::delete(connection, ("disk", "disk_id"), Some(TaggedType::Disk), id)
         }
         Operation::InsertRoot(root) => one(connection.execute(
             &format!(
@@ -89,8 +83,39 @@ pub(super) fn make(connection: &Connection, operation: &Operation) -> Result<(),
         Operation::ReplaceRoot { record, seen_root_key_id } => {
             replace_root(connection, record, seen_root_key_id)
         }
+        Operation::PutKmsStatus(status) => put_kms_status(connection, *status),
         Operation::Ram(operation) => ram::make(connection, operation),
+        Operation::Stack(operation) => stack_change::make(connection, operation),
     }
+}
+
+fn reserve_wraps(
+    connection: &Connection,
+    version_id: &str,
+    (seen, reserved): (u64, u64),
+) -> Result<(), Refusal> {
+    let updated = connection.execute(
+        "INSERT INTO key_wraps (version_id, reserved) VALUES (?1, ?2) \
+         ON CONFLICT DO UPDATE SET reserved = excluded.reserved WHERE reserved = ?3",
+        params![version_id, row::signed(reserved), row::signed(seen)],
+    )?;
+    if updated == 1 { Ok(()) } else { Err(Refusal::Changed) }
+}
+
+fn delete_key(connection: &Connection, key_id: &str) -> Result<(), Refusal> {
+    connection.execute(
+        "DELETE FROM tag WHERE resource_type = ?1 AND resource_id = ?2",
+        [TaggedType::Key.as_str(), key_id],
+    )?;
+    one(connection.execute("DELETE FROM kms_key WHERE key_id = ?1", [key_id])?)
+}
+
+fn put_kms_status(connection: &Connection, status: KmsStatus) -> Result<(), Refusal> {
+    one(connection.execute(
+        "INSERT INTO account (only, kms_status) VALUES (1, ?1) \
+         ON CONFLICT DO UPDATE SET kms_status = excluded.kms_status",
+        [status.as_str()],
+    )?)
 }
 
 fn insert_key(connection: &Connection, key: &KeyRecord) -> Result<(), Refusal> {
@@ -129,20 +154,8 @@ fn insert_version(connection: &Connection, version: &KeyVersionRecord) -> Result
 }
 
 fn insert_disk(connection: &Connection, disk: &DiskRecord) -> Result<(), Refusal> {
-    let columns = row::DISK_COLUMNS;
-    let text = format!(
-        "INSERT INTO disk ({columns}) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
-    );
-    let values = params_from_iter(row::disk_values(disk));
-    one(connection.prepare_cached(&text)?.execute(values)?)
-}
-
-fn insert_layer(connection: &Connection, layer: &LayerRecord) -> Result<(), Refusal> {
-    one(connection.execute(
-        "INSERT INTO layer (layer_id, disk_id, parent, file_name) VALUES (?1, ?2, ?3, ?4)",
-        params![layer.layer_id, layer.disk_id, layer.parent, layer.file_name],
-    )?)
+    let values = Vec::from(row::disk_values(disk));
+    stack_change::insert(connection, "disk", row::DISK_COLUMNS, values)
 }
 
 fn update_disk(
@@ -153,11 +166,12 @@ fn update_disk(
 ) -> Result<(), Refusal> {
     let updated = connection
         .prepare_cached(
-            "UPDATE disk SET name = ?2, description = ?3, size = ?4, encrypted = ?5, \
-             kms_key_id = ?6, status = ?7, category = ?8, created = ?9, attached = ?10, \
+            "UPDATE disk SET name = ?2, description = ?3, status = ?7, category = ?8, \
+             created = ?9, attached = ?10, \
              detached = ?11, instance_id = ?12, read_only = ?13, epoch = ?14, cache = ?15, \
-             iops_limit = ?16, bytes_limit = ?17 \
-             WHERE disk_id = ?1 AND status = ?18 AND epoch = ?19",
+             iops_limit = ?16, bytes_limit = ?17, source_snapshot = ?19, source_image = ?20, \
+             multi_attach = ?21, more_instances = ?22, lease_ends = ?23 \
+             WHERE disk_id = ?1 AND status = ?24 AND epoch = ?25",
         )?
         .execute(params_from_iter(row::disk_values(disk).into_iter().chain([
             Box::new(seen_status.as_str()) as Box<dyn rusqlite::ToSql>,

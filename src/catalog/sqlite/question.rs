@@ -4,19 +4,20 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
 
 use super::row;
 use crate::catalog::{
-    AliasRecord, DiskFilter, DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, LayerRecord,
-    Listed, Page, RootRecord, TagFilter, TagRecord,
+    AliasRecord, DiskFilter, DiskRecord, DiskStatus, KeyRecord, KeyVersionRecord, KmsStatus,
+    Listed, Page, RootRecord, TagFilter, TagRecord, TaggedType,
 };
+use crate::clock::Timestamp;
 
-type Read<T> = fn(&Row<'_>) -> rusqlite::Result<T>;
+pub(super) type Read<T> = fn(&Row<'_>) -> rusqlite::Result<T>;
 
 pub(super) fn key(reader: &Connection, key_id: &str) -> rusqlite::Result<Option<KeyRecord>> {
     first(reader, row::KEY_COLUMNS, "kms_key WHERE key_id = ?1", key_id, row::key)
 }
 
 pub(super) fn keys(reader: &Connection, page: Page) -> rusqlite::Result<Listed<KeyRecord>> {
-    let list = List { columns: row::KEY_COLUMNS, from: "kms_key".into(), order: "number" };
-    list.page(reader, Vec::new(), page, row::key)
+    let list = List { columns: row::KEY_COLUMNS, table: "kms_key", order: "number" };
+    Conditions::new("TRUE").page(reader, list, page, row::key)
 }
 
 pub(super) fn key_version(
@@ -32,9 +33,16 @@ pub(super) fn key_versions(
     key_id: &str,
     page: Page,
 ) -> rusqlite::Result<Listed<KeyVersionRecord>> {
-    let from = "key_version WHERE key_id = ?".into();
-    let list = List { columns: row::VERSION_COLUMNS, from, order: "number" };
-    list.page(reader, vec![Box::new(key_id.to_owned())], page, row::version)
+    let mut conditions = Conditions::new("TRUE");
+    conditions.ask("key_id = ?", Some(key_id.to_owned()));
+    let list = List { columns: row::VERSION_COLUMNS, table: "key_version", order: "number" };
+    conditions.page(reader, list, page, row::version)
+}
+
+pub(super) fn reserved_wraps(reader: &Connection, version_id: &str) -> rusqlite::Result<u64> {
+    let text = "SELECT reserved FROM key_wraps WHERE version_id = ?1";
+    let reserved = reader.prepare_cached(text)?.query_row([version_id], |row| row.get(0));
+    Ok(reserved.optional()?.map_or(0, i64::cast_unsigned))
 }
 
 pub(super) fn key_policy(reader: &Connection, key_id: &str) -> rusqlite::Result<Option<String>> {
@@ -51,12 +59,10 @@ pub(super) fn aliases(
     key_id: Option<&str>,
     page: Page,
 ) -> rusqlite::Result<Listed<AliasRecord>> {
-    let (from, values): (_, Vec<Box<dyn ToSql>>) = match key_id {
-        Some(key_id) => ("alias WHERE key_id = ?", vec![Box::new(key_id.to_owned())]),
-        None => ("alias", Vec::new()),
-    };
-    let list = List { columns: row::ALIAS_COLUMNS, from: from.into(), order: "name" };
-    list.page(reader, values, page, row::alias)
+    let mut conditions = Conditions::new("TRUE");
+    conditions.ask("key_id = ?", key_id.map(str::to_owned));
+    let list = List { columns: row::ALIAS_COLUMNS, table: "alias", order: "name" };
+    conditions.page(reader, list, page, row::alias)
 }
 
 pub(super) fn tags(
@@ -107,31 +113,28 @@ pub(super) fn disks(
     page: Page,
 ) -> rusqlite::Result<Listed<DiskRecord>> {
     let shown = if filter.status.is_some() { "TRUE" } else { "status <> 'Deleting'" };
-    let mut conditions = vec![shown];
-    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-    let mut ask = |condition, value: Option<Box<dyn ToSql>>| {
-        if let Some(value) = value {
-            conditions.push(condition);
-            values.push(value);
-        }
-    };
-    // One parameter whatever the number of ids.
-    let ids = filter.ids.as_ref().map(|ids| serde_json::Value::from(ids.clone()).to_string());
-    ask("disk_id IN (SELECT value FROM json_each(?))", ids.map(boxed));
-    ask("name = ?", filter.name.clone().map(boxed));
-    ask("status = ?", filter.status.map(DiskStatus::as_str).map(boxed));
-    ask("encrypted = ?", filter.encrypted.map(boxed));
-    ask("kms_key_id = ?", filter.kms_key_id.clone().map(boxed));
-    ask("instance_id = ?", filter.instance_id.clone().map(boxed));
-    let from = format!("disk WHERE {}", conditions.join(" AND "));
-    let list = List { columns: row::DISK_COLUMNS, from, order: "number DESC" };
-    list.page(reader, values, page, row::disk)
+    let mut conditions = Conditions::new(shown);
+    conditions.ask_any("disk_id", filter.ids.as_deref());
+    conditions.ask("name = ?", filter.name.clone());
+    conditions.ask("status = ?", filter.status.map(DiskStatus::as_str));
+    conditions.ask("encrypted = ?", filter.encrypted);
+    conditions.ask("kms_key_id = ?", filter.kms_key_id.clone());
+    if let Some(instance) = &filter.instance_id {
+        let one_of = "(instance_id = ? OR ? IN (SELECT value FROM json_each(more_instances)))";
+        conditions.push(one_of.into(), vec![boxed(instance.clone()), boxed(instance.clone())]);
+    }
+    conditions.ask("source_snapshot = ?", filter.source_snapshot.clone());
+    conditions.ask("source_image = ?", filter.source_image.clone());
+    conditions.ask("lease_ends <= ?", filter.lease_ended_at.map(Timestamp::unix_millis));
+    conditions.ask_tags(TaggedType::Disk, "disk_id", &filter.tags);
+    let list = List { columns: row::DISK_COLUMNS, table: "disk", order: "number DESC" };
+    conditions.page(reader, list, page, row::disk)
 }
 
-pub(super) fn layers(reader: &Connection, disk_id: &str) -> rusqlite::Result<Vec<LayerRecord>> {
-    let text =
-        format!("SELECT {} FROM layer WHERE disk_id = ?1 ORDER BY number", row::LAYER_COLUMNS);
-    reader.prepare_cached(&text)?.query_map([disk_id], row::layer)?.collect()
+pub(super) fn kms_status(reader: &Connection) -> rusqlite::Result<KmsStatus> {
+    let found =
+        reader.query_row("SELECT kms_status FROM account", [], row::kms_status).optional()?;
+    Ok(found.unwrap_or_default())
 }
 
 pub(super) fn root(reader: &Connection) -> rusqlite::Result<Option<RootRecord>> {
@@ -139,7 +142,7 @@ pub(super) fn root(reader: &Connection) -> rusqlite::Result<Option<RootRecord>> 
     reader.query_row(&text, [], row::root).optional()
 }
 
-fn first<T>(
+pub(super) fn first<T>(
     reader: &Connection,
     columns: &str,
     from: &str,
@@ -150,37 +153,66 @@ fn first<T>(
     statement.query_row([name], read).optional()
 }
 
-/// A list that can be paged. Its parts are constants of this file; only values come from outside.
-struct List {
-    columns: &'static str,
-    from: String,
-    order: &'static str,
+/// What a list is made of. These are constants of the program; only values come from outside.
+pub(super) struct List {
+    pub(super) columns: &'static str,
+    pub(super) table: &'static str,
+    pub(super) order: &'static str,
 }
 
-impl List {
-    fn page<T>(
-        &self,
+/// Conditions that must all hold, and the values in them.
+pub(super) struct Conditions {
+    texts: Vec<String>,
+    values: Vec<Box<dyn ToSql>>,
+}
+
+impl Conditions {
+    pub(super) fn new(condition: &str) -> Self {
+        Self { texts: vec![condition.to_owned()], values: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, condition: String, values: Vec<Box<dyn ToSql>>) {
+        self.texts.push(condition);
+        self.values.extend(values);
+    }
+
+    /// Nothing is asked if there is no value.
+    pub(super) fn ask<T: ToSql + 'static>(&mut self, condition: &str, value: Option<T>) {
+        if let Some(value) = value {
+            self.push(condition.to_owned(), vec![boxed(value)]);
+        }
+    }
+
+    /// The column holds one of these texts: one parameter, whatever their number.
+    pub(super) fn ask_any(&mut self, column: &str, texts: Option<&[String]>) {
+        let list = texts.map(|texts| serde_json::Value::from(texts.to_vec()).to_string());
+        self.ask(&format!("{column} IN (SELECT value FROM json_each(?))"), list);
+    }
+
+    pub(super) fn page<T>(
+        mut self,
         reader: &Connection,
-        mut values: Vec<Box<dyn ToSql>>,
+        list: List,
         page: Page,
         read: Read<T>,
     ) -> rusqlite::Result<Listed<T>> {
-        let Self { columns, from, order } = self;
+        let List { columns, table, order } = list;
+        let from = format!("{table} WHERE {}", self.texts.join(" AND "));
         let total = reader
             .prepare_cached(&format!("SELECT count(*) FROM {from}"))?
-            .query_row(params_from_iter(&values), |row| row.get::<_, i64>(0))?;
-        values.push(boxed(clamped(page.limit)));
-        values.push(boxed(clamped(page.offset)));
+            .query_row(params_from_iter(&self.values), |row| row.get::<_, i64>(0))?;
+        self.values.push(boxed(clamped(page.limit)));
+        self.values.push(boxed(clamped(page.offset)));
         let text = format!("SELECT {columns} FROM {from} ORDER BY {order} LIMIT ? OFFSET ?");
         let items = reader
             .prepare_cached(&text)?
-            .query_map(params_from_iter(&values), read)?
+            .query_map(params_from_iter(&self.values), read)?
             .collect::<Result<_, _>>()?;
         Ok(Listed { items, total: total.cast_unsigned() })
     }
 }
 
-fn boxed<T: ToSql + 'static>(value: T) -> Box<dyn ToSql> {
+pub(super) fn boxed<T: ToSql + 'static>(value: T) -> Box<dyn ToSql> {
     Box::new(value)
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{Row, ToSql};
 
 use crate::catalog::{
     AliasRecord, CacheMode, DiskLimits, DiskRecord, DiskStatus, KeyRecord, KeyState,
-    KeyVersionRecord, LayerRecord, RootRecord, TagRecord, TaggedType,
+    KeyVersionRecord, KmsStatus, RootRecord, TagRecord, TaggedType,
 };
 use crate::clock::Timestamp;
 use crate::units::ByteCount;
@@ -26,12 +26,11 @@ pub(super) const TAG_COLUMNS: &str = "resource_type, resource_id, key, value";
 /// Columns of `disk`.
 pub(super) const DISK_COLUMNS: &str = "disk_id, name, description, size, encrypted, kms_key_id, \
      status, category, created, attached, detached, instance_id, read_only, epoch, cache, \
-     iops_limit, bytes_limit";
+     iops_limit, bytes_limit, top_layer, source_snapshot, source_image, multi_attach, \
+     more_instances, lease_ends";
 /// Columns of `root`, less the one that keeps it alone.
 pub(super) const ROOT_COLUMNS: &str =
     "provider, parameters, root_key_id, sealed_key, previous_id, since";
-/// Columns of `layer`.
-pub(super) const LAYER_COLUMNS: &str = "layer_id, disk_id, parent, file_name";
 
 pub(super) fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
     Ok(KeyRecord {
@@ -71,6 +70,10 @@ pub(super) fn alias(row: &Row<'_>) -> rusqlite::Result<AliasRecord> {
     Ok(AliasRecord { name: row.get(0)?, key_id: row.get(1)?, created: moment(row.get(2)?) })
 }
 
+pub(super) fn kms_status(row: &Row<'_>) -> rusqlite::Result<KmsStatus> {
+    KmsStatus::parse(&row.get::<_, String>(0)?).ok_or_else(|| unknown_word(0))
+}
+
 pub(super) fn tag(row: &Row<'_>) -> rusqlite::Result<TagRecord> {
     Ok(TagRecord {
         resource_type: TaggedType::parse(&row.get::<_, String>(0)?)
@@ -102,15 +105,13 @@ pub(super) fn disk(row: &Row<'_>) -> rusqlite::Result<DiskRecord> {
             iops: row.get::<_, Option<i64>>(15)?.map(i64::cast_unsigned),
             bytes_per_second: row.get::<_, Option<i64>>(16)?.map(i64::cast_unsigned),
         },
-    })
-}
-
-pub(super) fn layer(row: &Row<'_>) -> rusqlite::Result<LayerRecord> {
-    Ok(LayerRecord {
-        layer_id: row.get(0)?,
-        disk_id: row.get(1)?,
-        parent: row.get(2)?,
-        file_name: row.get(3)?,
+        top_layer: row.get(17)?,
+        source_snapshot: row.get(18)?,
+        source_image: row.get(19)?,
+        multi_attach: row.get(20)?,
+        more_instances: serde_json::from_str(&row.get::<_, String>(21)?)
+            .map_err(|_| unknown_word(21))?,
+        lease_ends: row.get::<_, Option<i64>>(22)?.map(moment),
     })
 }
 
@@ -162,7 +163,7 @@ pub(super) fn key_values(key: &KeyRecord) -> [Box<dyn ToSql>; 18] {
 }
 
 /// The values of [`DISK_COLUMNS`].
-pub(super) fn disk_values(disk: &DiskRecord) -> [Box<dyn ToSql>; 17] {
+pub(super) fn disk_values(disk: &DiskRecord) -> [Box<dyn ToSql>; 23] {
     [
         Box::new(disk.disk_id.clone()),
         Box::new(disk.name.clone()),
@@ -181,6 +182,12 @@ pub(super) fn disk_values(disk: &DiskRecord) -> [Box<dyn ToSql>; 17] {
         Box::new(disk.cache.as_str()),
         Box::new(disk.limits.iops.map(signed)),
         Box::new(disk.limits.bytes_per_second.map(signed)),
+        Box::new(disk.top_layer.clone()),
+        Box::new(disk.source_snapshot.clone()),
+        Box::new(disk.source_image.clone()),
+        Box::new(disk.multi_attach),
+        Box::new(serde_json::Value::from(disk.more_instances.clone()).to_string()),
+        Box::new(disk.lease_ends.map(Timestamp::unix_millis)),
     ]
 }
 
@@ -189,15 +196,15 @@ pub(super) const fn signed(value: u64) -> i64 {
     value.cast_signed()
 }
 
-fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
 }
 
-fn moment(millis: i64) -> Timestamp {
+pub(super) fn moment(millis: i64) -> Timestamp {
     Timestamp::from_unix_millis(millis)
 }
 
-fn unknown_word(column: usize) -> rusqlite::Error {
+pub(super) fn unknown_word(column: usize) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(
         column,
         Type::Text,

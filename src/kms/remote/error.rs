@@ -73,6 +73,9 @@ impl RemoteError {
         let Self::Refused { code, message, .. } = &self else { return self.into() };
         match code.as_str() {
             "Forbidden.KeyNotFound" | "Forbidden.AliasNotFound" => KmsError::KeyNotFound,
+            "Forbidden.KmsServiceNotEnabled" => KmsError::ServiceNotEnabled,
+            "Forbidden.InDebt" => KmsError::InDebt,
+            "Forbidden.InDebtOverdue" => KmsError::InDebtOverdue,
             "Rejected.Disabled" => KmsError::Disabled,
             "Rejected.PendingDeletion" => KmsError::PendingDeletion,
             "Rejected.PendingImport" => KmsError::PendingImport,
@@ -111,7 +114,8 @@ fn advice(code: &str) -> &'static str {
             "; the clocks of the two hosts differ: set them"
         }
         "Forbidden.NoPermission" | "Forbidden.RAM" => {
-            "; allow its user kms:DescribeKey, kms:GenerateDataKey and kms:Decrypt on the key"
+            "; allow its user kms:DescribeKey, kms:GenerateDataKey and kms:Decrypt on the key, and \
+             kms:ReEncrypt* to wrap data keys anew"
         }
         _ => "",
     }

@@ -1,7 +1,8 @@
 //! A KMS on another host: the same API, signed and over TLS.
 //!
 //! ```text
-//! mod.rs        the three actions, their answers, what a refusal means
+//! mod.rs        the four actions, their answers, what a refusal means
+//! exchange.rs   request -> answer over any stream, its secrets wiped
 //! sign.rs       parameters -> form, headers, ACS3-HMAC-SHA256      pure
 //! transport.rs  one exchange: connect, TLS, send, read; tries again
 //! ```
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::data_keys::{DataKeys, FoundKey};
-use super::{DataKey, Decrypted, KmsError};
+use super::{DataKey, Decrypted, Encrypted, KmsError, blob};
 use crate::catalog::KeyState;
 use crate::clock::{Clock, Entropy};
 use crate::config;
@@ -27,6 +28,7 @@ use crate::ram::Caller;
 use crate::secret::Secret;
 
 mod error;
+pub(crate) mod exchange;
 mod sign;
 mod transport;
 
@@ -76,6 +78,12 @@ struct Opened<'a> {
     key_version_id: String,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Moved {
+    ciphertext_blob: String,
+}
+
 impl RemoteKms {
     /// The KMS that the configuration names. Connects when it is asked for the first time.
     ///
@@ -93,11 +101,12 @@ impl RemoteKms {
 
     fn call<T>(
         &self,
+        caller: &Caller,
         action: &'static str,
         parameters: &[(&str, &str)],
         read: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<T, KmsError> {
-        let answer: Zeroizing<Vec<u8>> = self.transport.call(action, parameters)?;
+        let answer: Zeroizing<Vec<u8>> = self.transport.call(caller, action, parameters)?;
         let not_a_kms = || RemoteError::NotAKms { endpoint: self.transport.endpoint() };
         Ok(read(&answer).ok_or_else(not_a_kms)?)
     }
@@ -111,8 +120,8 @@ impl DataKeys for RemoteKms {
         Ok(self.find_key(caller, key)?.key_id)
     }
 
-    fn find_key(&self, _: &Caller, key: &str) -> Result<FoundKey, KmsError> {
-        self.call("DescribeKey", &[("KeyId", key)], |answer| {
+    fn find_key(&self, caller: &Caller, key: &str) -> Result<FoundKey, KmsError> {
+        self.call(caller, "DescribeKey", &[("KeyId", key)], |answer| {
             let Described { key_metadata } = serde_json::from_slice(answer).ok()?;
             let state = KeyState::parse(&key_metadata.key_state)?;
             let is_symmetric = SYMMETRIC.iter().any(|kind| key_metadata.key_spec.starts_with(kind));
@@ -122,7 +131,7 @@ impl DataKeys for RemoteKms {
 
     fn generate_data_key(
         &self,
-        _: &Caller,
+        caller: &Caller,
         key_id: &str,
         bytes: usize,
         context: &Context,
@@ -133,7 +142,7 @@ impl DataKeys for RemoteKms {
             ("NumberOfBytes", number.as_str()),
             ("EncryptionContext", context.as_str()),
         ];
-        self.call("GenerateDataKey", &parameters, |answer| {
+        self.call(caller, "GenerateDataKey", &parameters, |answer| {
             let made: Made<'_> = serde_json::from_slice(answer).ok()?;
             let plaintext = decode(made.plaintext)?;
             let blob = STANDARD.decode(made.ciphertext_blob).ok()?;
@@ -147,17 +156,47 @@ impl DataKeys for RemoteKms {
         })
     }
 
-    fn decrypt(&self, _: &Caller, blob: &[u8], context: &Context) -> Result<Decrypted, KmsError> {
+    fn decrypt(
+        &self,
+        caller: &Caller,
+        blob: &[u8],
+        context: &Context,
+    ) -> Result<Decrypted, KmsError> {
         let (blob, context) = (STANDARD.encode(blob), as_json(context));
         let parameters =
             [("CiphertextBlob", blob.as_str()), ("EncryptionContext", context.as_str())];
-        self.call("Decrypt", &parameters, |answer| {
+        self.call(caller, "Decrypt", &parameters, |answer| {
             let opened: Opened<'_> = serde_json::from_slice(answer).ok()?;
             Some(Decrypted {
                 plaintext: decode(opened.plaintext)?,
                 key_id: opened.key_id,
                 key_version: opened.key_version_id,
             })
+        })
+    }
+
+    /// The answer names the key and version that decrypted; those that encrypted are the key that
+    /// was asked for and the version that leads the blob.
+    fn re_encrypt(
+        &self,
+        caller: &Caller,
+        (blob, bound_to): (&[u8], &Context),
+        key_id: &str,
+        context: &Context,
+    ) -> Result<Encrypted, KmsError> {
+        let (blob, bound_to, context) =
+            (STANDARD.encode(blob), as_json(bound_to), as_json(context));
+        let parameters = [
+            ("CiphertextBlob", blob.as_str()),
+            ("SourceEncryptionContext", bound_to.as_str()),
+            ("DestinationKeyId", key_id),
+            ("DestinationEncryptionContext", context.as_str()),
+        ];
+        self.call(caller, "ReEncrypt", &parameters, |answer| {
+            let Moved { ciphertext_blob } = serde_json::from_slice(answer).ok()?;
+            let blob = STANDARD.decode(ciphertext_blob).ok()?;
+            let key_version = blob::leading_version(&blob)?.to_owned();
+            Some(Encrypted { blob, key_id: key_id.to_owned(), key_version })
         })
     }
 }

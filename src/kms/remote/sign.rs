@@ -8,6 +8,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::RemoteError;
+use super::exchange::encode;
 use crate::clock::Timestamp;
 use crate::crypto::mac::{hmac_sha256, sha256};
 use crate::secret::Secret;
@@ -73,10 +74,10 @@ pub(super) struct Signed {
     pub(super) body: String,
 }
 
-/// Signs `action` for `host`.
+/// Signs `action` for `host`; `agent` is what we say of ourselves.
 pub(super) fn sign(
     key: &AccessKey,
-    host: &str,
+    (host, agent): (&str, String),
     (action, parameters): (&'static str, &[(&str, &str)]),
     (now, nonce): (Timestamp, Uuid),
 ) -> Signed {
@@ -89,6 +90,7 @@ pub(super) fn sign(
     let mut headers = vec![
         ("content-type", FORM.to_owned()),
         ("host", host.to_owned()),
+        ("user-agent", agent),
         ("x-acs-action", action.to_owned()),
         ("x-acs-content-sha256", hex(&sha256(&[body.as_bytes()]))),
         ("x-acs-date", now.to_string()),
@@ -105,21 +107,7 @@ pub(super) fn sign(
     let authorization =
         format!("{ALGORITHM} Credential={},SignedHeaders={names},Signature={signature}", key.id);
     headers.push(("authorization", authorization));
-    headers.push(("user-agent", concat!("sealdisk/", env!("CARGO_PKG_VERSION")).to_owned()));
     Signed { headers, body }
-}
-
-/// Percent-encodes everything but RFC 3986's unreserved characters.
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -151,10 +139,5 @@ mod tests {
             let refused = put(text, 0o600).unwrap_err();
             assert!(refused.to_string().contains("AccessKeyId and AccessKeySecret"), "{refused}");
         }
-    }
-
-    #[test]
-    fn only_unreserved_characters_stay() {
-        assert_eq!(encode("alias/a b~*+=ü"), "alias%2Fa%20b~%2A%2B%3D%C3%BC");
     }
 }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::Request;
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
@@ -20,10 +18,12 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
 use super::RemoteError;
+use super::exchange::{Answer, exchange};
 use super::sign::{AccessKey, sign};
 use crate::clock::{Clock, Entropy, random_uuid};
 use crate::config::{self, KmsEndpoint};
 use crate::kms::KmsError;
+use crate::ram::Caller;
 
 /// Tries of one call.
 const TRIES: u32 = 4;
@@ -34,6 +34,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest answer that is read, in bytes: a blob of the longest data key and its envelope.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// For whom we call when nobody asked: after a restart disks are opened again.
+const SELF: &str = "sealdisk";
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -55,11 +58,6 @@ struct Refusal {
     message: String,
     #[serde(default)]
     request_id: String,
-}
-
-struct Answer {
-    status: u16,
-    body: Zeroizing<Vec<u8>>,
 }
 
 impl Transport {
@@ -90,15 +88,16 @@ impl Transport {
         self.endpoint.to_string()
     }
 
-    /// Asks for `action`, up to [`TRIES`] times. Blocks; not from an async thread.
+    /// Asks for `action`, up to [`TRIES`] times, for `caller`. Blocks; not from an async thread.
     pub(super) fn call(
         &self,
+        caller: &Caller,
         action: &'static str,
         parameters: &[(&str, &str)],
     ) -> Result<Zeroizing<Vec<u8>>, KmsError> {
         let mut pause = PAUSE;
         for tried in 1.. {
-            let error = match self.try_once(action, parameters) {
+            let error = match self.try_once(caller, action, parameters) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -116,13 +115,15 @@ impl Transport {
 
     fn try_once(
         &self,
+        caller: &Caller,
         action: &'static str,
         parameters: &[(&str, &str)],
     ) -> Result<Zeroizing<Vec<u8>>, RemoteError> {
         // Signed anew for each try: a nonce is good for one.
         let moment = (self.clock.now(), random_uuid(self.entropy.as_ref()));
         let host = self.endpoint.authority();
-        let signed = sign(&self.access_key, &host, (action, parameters), moment);
+        let sender = (host.as_str(), agent_of(caller));
+        let signed = sign(&self.access_key, sender, (action, parameters), moment);
         let mut request = Request::post("/");
         for (name, value) in &signed.headers {
             request = request.header(*name, value);
@@ -164,15 +165,22 @@ impl Transport {
         let address = (self.endpoint.host.as_str(), self.endpoint.port);
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let response = match &self.tls {
+        match &self.tls {
             Some((connector, name)) => {
-                send(connector.connect(name.clone(), stream).await?, request).await?
+                let stream = connector.connect(name.clone(), stream).await?;
+                exchange(stream, request, ANSWER_BYTES_MAX).await
             }
-            None => send(stream, request).await?,
-        };
-        let status = response.status().as_u16();
-        Ok(Answer { status, body: read_body(response).await? })
+            None => exchange(stream, request, ANSWER_BYTES_MAX).await,
+        }
     }
+}
+
+/// What the other host's trail shows beside our access key, which is the same for all: whose call
+/// of ours it was, and the id that our own trail has it under.
+fn agent_of(caller: &Caller) -> String {
+    let who = caller.on_behalf_of.as_deref().unwrap_or(SELF);
+    let version = env!("CARGO_PKG_VERSION");
+    format!("sealdisk/{version} (for {who}; request {})", caller.request_id)
 }
 
 /// Whether another try may do better.
@@ -186,30 +194,6 @@ fn may_pass(error: &RemoteError) -> bool {
         | RemoteError::NotAKms { .. }
         | RemoteError::NoDefaultKey { .. } => false,
     }
-}
-
-async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the answer; an error on it shows in the answer as well.
-    tokio::spawn(connection);
-    sender.send_request(request).await
-}
-
-async fn read_body(response: Response<Incoming>) -> Result<Zeroizing<Vec<u8>>, AnyError> {
-    // Room for all of it at once: growing would leave copies behind.
-    let mut kept = Zeroizing::new(Vec::with_capacity(ANSWER_BYTES_MAX));
-    let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if kept.len() + data.len() > ANSWER_BYTES_MAX {
-            return Err("the answer is too long".into());
-        }
-        kept.extend_from_slice(&data);
-    }
-    Ok(kept)
 }
 
 /// TLS that trusts the certificates in `ca_file`, or those this host trusts.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::passphrase::PASSPHRASE_BYTES_MIN;
+use crate::token::TokenError;
 
 /// What is wrong with the root key.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub enum RootError {
     ShortPassphrase,
     /// The two answers to the question for a new passphrase differ.
     PassphrasesDiffer,
+    /// The terminal was left (end of file, an interrupt) before a passphrase was typed.
+    NoAnswer,
     /// There is no terminal to ask for the passphrase on.
     NoTerminal(io::Error),
     /// Such a root key cannot be made here: the new secret must come with the rotation.
@@ -63,7 +66,14 @@ pub enum RootError {
     /// The secret that came with the rotation is no key.
     MalformedSecret,
     /// The key is made here, so none can come with the rotation.
-    SecretUnneeded,
+    SecretUnneeded {
+        /// The provider.
+        provider: &'static str,
+    },
+    /// The token that has it does not do its part.
+    Token(TokenError),
+    /// The system gave no thread to wait for the token.
+    NoThread(io::Error),
     /// The new root key is the one there is.
     Unchanged,
 }
@@ -79,7 +89,11 @@ impl fmt::Display for RootError {
                 path.display()
             ),
             Self::Wrong { found, expected, is_previous: false } => {
-                write!(f, "this is key {found}, the catalog needs key {expected}; restore that one")
+                write!(
+                    f,
+                    "this is key {found}, the catalog needs key {expected}; restore that one, or \
+                     type its passphrase again"
+                )
             }
             Self::Wrong { found, expected, is_previous: true } => write!(
                 f,
@@ -111,6 +125,7 @@ impl fmt::Display for RootError {
                 "a passphrase has at least {PASSPHRASE_BYTES_MIN} bytes; take a longer one"
             ),
             Self::PassphrasesDiffer => f.write_str("the two passphrases differ; nothing was done"),
+            Self::NoAnswer => f.write_str("no passphrase was given; nothing was done"),
             Self::NoTerminal(error) => write!(
                 f,
                 "there is no terminal to ask for the passphrase on ({error}); name a file or a \
@@ -121,9 +136,11 @@ impl fmt::Display for RootError {
                 "the provider {provider} cannot make a new one by itself; give it with the rotation"
             ),
             Self::MalformedSecret => f.write_str("the new key is not 64 hexadecimal digits"),
-            Self::SecretUnneeded => {
-                f.write_str("the provider file makes the new key itself; give none")
+            Self::SecretUnneeded { provider } => {
+                write!(f, "the provider {provider} makes the new key itself; give none")
             }
+            Self::Token(error) => write!(f, "it is in a token: {error}"),
+            Self::NoThread(error) => write!(f, "the system gives no thread: {error}"),
             Self::Unchanged => f.write_str("the new one is the present one; nothing was done"),
         }
     }
@@ -132,7 +149,10 @@ impl fmt::Display for RootError {
 impl std::error::Error for RootError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } | Self::NoTerminal(source) => Some(source),
+            Self::Io { source, .. } | Self::NoTerminal(source) | Self::NoThread(source) => {
+                Some(source)
+            }
+            Self::Token(error) => Some(error),
             _ => None,
         }
     }

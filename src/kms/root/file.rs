@@ -108,7 +108,7 @@ impl Provider for KeyFile {
         entropy: &dyn Entropy,
     ) -> Result<Loaded, RootError> {
         if given.is_some() {
-            return Err(RootError::SecretUnneeded);
+            return Err(RootError::SecretUnneeded { provider: self.name() });
         }
         if self.prepared(known)?.is_some() {
             // The last rotation could not put its key in place; it must not be overwritten.

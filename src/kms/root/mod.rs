@@ -30,6 +30,7 @@ mod file;
 mod key;
 mod passphrase;
 mod prompt;
+mod token;
 
 pub use credential::Credential;
 pub use error::RootError;
@@ -38,6 +39,7 @@ pub use file::KeyFile;
 use key::KEY_BYTES;
 pub use key::{RootKey, SoftwareKey};
 pub use passphrase::{PASSPHRASE_BYTES_MIN, Passphrase, Source};
+pub use token::TokenKey;
 
 /// A root key, and what the root record says of how it was found.
 pub struct Loaded {
@@ -99,6 +101,7 @@ pub fn provider(wanted: &config::RootKey) -> Box<dyn Provider> {
             Box::new(Passphrase { source })
         }
         config::RootKey::Credential { name } => Box::new(Credential { name: name.clone() }),
+        config::RootKey::Token { uri } => Box::new(TokenKey::new(uri.clone())),
     }
 }
 

@@ -1,0 +1,297 @@
+//! What a stack of layers costs: reads at a depth of 1, 4 and 16, the pause of a snapshot under
+//! load, a pull beside a plain copy. No sockets: `Disk` over files. Prints Markdown.
+//!
+//! ```text
+//! cargo bench --bench layers
+//! cargo bench --bench layers -- pause
+//! ```
+
+#![allow(missing_docs)]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sealdisk::clock::{Clock, Entropy, SeededEntropy, SystemClock, Timestamp};
+use sealdisk::crypto::xts::Cipher;
+use sealdisk::disk::{Disk, Waiting};
+use sealdisk::layer::{self, Envelope, Frozen, Layer, LayerSpec, Presence, Writable};
+use sealdisk::secret::Secret;
+use sealdisk::storage::file::FileStorage;
+use sealdisk::storage::{Durability, Storage};
+use sealdisk::units::{ByteCount, ByteOffset, DataUnit, DataUnitSize};
+use uuid::Uuid;
+
+const DISK_BYTES: u64 = 256 << 20;
+const DEPTHS: [u128; 3] = [1, 4, 16];
+
+/// How much of the disk in a row lies in one layer, and what is read of it at a time.
+const LAYOUTS: [(&str, u64, usize); 5] = [
+    ("4 KiB at random, layers change each 1 MiB", 1 << 20, 4096),
+    ("4 KiB at random, layers change each 4 KiB", 4096, 4096),
+    ("1 MiB in order, layers change each 16 MiB", 16 << 20, 1 << 20),
+    ("1 MiB in order, layers change each 1 MiB", 1 << 20, 1 << 20),
+    ("1 MiB in order, layers change each 64 KiB", 64 << 10, 1 << 20),
+];
+
+/// Interleaved rounds, of which the median counts.
+const ROUNDS: usize = 7;
+const ROUND: Duration = Duration::from_millis(200);
+
+/// Snapshots taken one after the other.
+const SNAPSHOTS: u128 = 100;
+
+fn new_layer(folder: &Path, id: u128, parent: Option<u128>) -> Layer<Writable> {
+    let path = folder.join(id.to_string());
+    let storage: Arc<dyn Storage> = Arc::new(FileStorage::create(&path).expect("a file"));
+    let entropy = SeededEntropy::new(id as u64);
+    let key = Secret::random(64, &entropy);
+    let spec = LayerSpec {
+        layer_id: Uuid::from_u128(id),
+        disk_id: "d-benchbenchbenchbench".to_owned(),
+        parent: parent.map(Uuid::from_u128),
+        size: ByteCount::new(DISK_BYTES),
+        unit: DataUnitSize::B4096,
+        cipher: Cipher::Aes256XtsPlain64,
+        created: Timestamp::from_unix_millis(0),
+    };
+    let envelope = Envelope {
+        key_id: "00000000-0000-4000-8000-000000000001".to_owned(),
+        key_version: "00000000-0000-4000-8000-000000000002".to_owned(),
+        wrapped: vec![1; 120],
+    };
+    layer::format(&*storage, &spec, Some((&envelope, &key)), &entropy).expect("a new layer");
+    let header = layer::read_header(&*storage).expect("its header");
+    Layer::open(storage, header, Some(key)).expect("the layer")
+}
+
+/// A disk of `depth` layers that hold `stripe` bytes each in turns.
+fn striped(folder: &Path, depth: u128, stripe: u64) -> Disk {
+    std::fs::create_dir(folder).expect("a folder");
+    let mut below: Vec<Arc<Layer<Frozen>>> = Vec::new();
+    for id in 1..=depth {
+        let top = new_layer(folder, id, (id > 1).then(|| id - 1));
+        let disk = Disk::over(top.clone(), below.clone()).expect("a disk");
+        for at in (0..DISK_BYTES).step_by(stripe as usize) {
+            if u128::from(at / stripe) % depth == id - 1 {
+                write(&disk, at, &mut vec![id as u8; stripe as usize]);
+            }
+        }
+        if id == depth {
+            disk.flush().expect("a flush");
+            return disk;
+        }
+        below.insert(0, Arc::new(top.freeze()));
+    }
+    unreachable!("there is at least one layer")
+}
+
+fn write(disk: &Disk, at: u64, data: &mut [u8]) {
+    let span = disk.span(ByteOffset::new(at), data.len());
+    disk.write(&span, data, Durability::Volatile).expect("a write");
+}
+
+struct Reader<'a> {
+    disk: &'a Disk,
+    data: Vec<u8>,
+    present: Presence,
+    next: u64,
+    is_random: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(disk: &'a Disk, bytes: usize) -> Self {
+        let is_random = bytes == 4096;
+        Self { disk, data: vec![0; bytes], present: Presence::new(), next: 0, is_random }
+    }
+
+    fn read(&mut self) {
+        let slots = DISK_BYTES / self.data.len() as u64;
+        let at = self.next % slots * self.data.len() as u64;
+        self.next = match self.is_random {
+            true => self.next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1) >> 3,
+            false => self.next + 1,
+        };
+        let span = self.disk.span(ByteOffset::new(at), self.data.len());
+        let waiting = Waiting::Forbidden;
+        if !self.disk.read(&span, &mut self.data, &mut self.present, waiting).expect("a read") {
+            let waiting = Waiting::Allowed;
+            self.disk.read(&span, &mut self.data, &mut self.present, waiting).expect("a read");
+        }
+    }
+
+    /// Reads a second.
+    fn rate(&mut self, clock: &SystemClock) -> f64 {
+        let (start, mut count) = (clock.monotonic(), 0_u32);
+        loop {
+            (0..16).for_each(|_| self.read());
+            count += 16;
+            let took = clock.monotonic() - start;
+            if took > ROUND {
+                return f64::from(count) / took.as_secs_f64();
+            }
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn depths(folder: &Path) {
+    let clock = SystemClock::new();
+    println!("| reads a second, warm | depth 1 | depth 4 | depth 16 | 4 to 1 | 16 to 1 |");
+    println!("|---|---:|---:|---:|---:|---:|");
+    for (index, (name, stripe, bytes)) in LAYOUTS.into_iter().enumerate() {
+        let place = |depth: u128| folder.join(format!("{index}-{depth}"));
+        let disks = DEPTHS.map(|depth| striped(&place(depth), depth, stripe));
+        let mut readers = disks.each_ref().map(|disk| Reader::new(disk, bytes));
+        let mut rates = DEPTHS.map(|_| Vec::new());
+        for reader in &mut readers {
+            reader.rate(&clock);
+        }
+        for _ in 0..ROUNDS {
+            for (reader, rates) in readers.iter_mut().zip(&mut rates) {
+                rates.push(reader.rate(&clock));
+            }
+        }
+        let [one, four, sixteen] = rates.map(median);
+        println!(
+            "| {name} | {one:.0} | {four:.0} | {sixteen:.0} | {:.2} | {:.2} |",
+            four / one,
+            sixteen / one
+        );
+        DEPTHS.iter().for_each(|depth| {
+            std::fs::remove_dir_all(place(*depth)).expect("removed");
+        });
+    }
+}
+
+/// The longest that one of `threads` threads waited for a request of `bytes` bytes, reads and
+/// writes in turns, until `is_over`.
+fn longest(disk: &Disk, bytes: usize, is_over: &AtomicBool, seed: u64) -> Duration {
+    let (clock, dice) = (SystemClock::new(), SeededEntropy::new(seed));
+    let mut reader = Reader::new(disk, bytes);
+    let (mut data, mut longest) = (vec![seed as u8; bytes], Duration::ZERO);
+    while !is_over.load(Ordering::Relaxed) {
+        let mut number = [0; 8];
+        dice.fill(&mut number);
+        let slot = u64::from_le_bytes(number) % (DISK_BYTES / bytes as u64);
+        reader.next = slot;
+        let start = clock.monotonic();
+        if number[7] & 1 == 1 {
+            write(disk, slot * bytes as u64, &mut data);
+        } else {
+            reader.read();
+        }
+        longest = longest.max(clock.monotonic() - start);
+    }
+    longest
+}
+
+fn pause(folder: &Path) {
+    let clock = SystemClock::new();
+    println!("\n| load of 4 threads | push, longest | push, median | request, longest | without |");
+    println!("|---|---:|---:|---:|---:|");
+    for (round, bytes) in [4096, 64 << 10, 1 << 20].into_iter().enumerate() {
+        let folder = folder.join(format!("pause-{round}"));
+        let disk = striped(&folder, 1, 1 << 20);
+        let tops: Vec<_> =
+            (2..2 + SNAPSHOTS).map(|id| new_layer(&folder, id, Some(id - 1))).collect();
+        let mut waits = Vec::new();
+        let mut work = |tops: Vec<Layer<Writable>>| {
+            let is_over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4)
+                    .map(|seed| {
+                        let (disk, is_over) = (&disk, &is_over);
+                        scope.spawn(move || longest(disk, bytes, is_over, seed))
+                    })
+                    .collect();
+                if tops.is_empty() {
+                    std::thread::sleep(Duration::from_secs(2));
+                }
+                for top in tops {
+                    std::thread::sleep(Duration::from_millis(20));
+                    let start = clock.monotonic();
+                    disk.push(top).expect("a push");
+                    waits.push((clock.monotonic() - start).as_secs_f64() * 1e3);
+                }
+                is_over.store(true, Ordering::Relaxed);
+                let waited = threads.into_iter().map(|thread| thread.join().expect("it ends"));
+                waited.max().unwrap_or_default().as_secs_f64() * 1e3
+            })
+        };
+        let without = work(Vec::new());
+        let with = work(tops);
+        let most = waits.iter().copied().fold(0.0, f64::max);
+        println!(
+            "| {} KiB, reads and writes | {most:.2} ms | {:.2} ms | {with:.2} ms | {without:.2} ms |",
+            bytes >> 10,
+            median(waits)
+        );
+        drop(disk);
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+}
+
+/// Seconds to copy a file, 1 MiB at a time, and flush the copy.
+fn copy(from: &Path, to: &Path, clock: &SystemClock) -> f64 {
+    let start = clock.monotonic();
+    let (mut from, mut to) = (File::open(from).expect("a file"), File::create(to).expect("a file"));
+    let mut data = vec![0; 1 << 20];
+    loop {
+        let count = from.read(&mut data).expect("a read");
+        if count == 0 {
+            break;
+        }
+        to.write_all(&data[..count]).expect("a write");
+    }
+    to.sync_data().expect("a flush");
+    (clock.monotonic() - start).as_secs_f64()
+}
+
+/// Seconds to pull a whole disk up into an empty layer, as a change of its key does.
+fn pull(disk: &Disk, top: Layer<Writable>, clock: &SystemClock) -> f64 {
+    let id = top.id();
+    disk.push(top).expect("a push");
+    let start = clock.monotonic();
+    let (mut next, end) = (DataUnit::new(0), DISK_BYTES / 4096);
+    while next.get() < end {
+        next = disk.pull_units(id, None, next, 1024).expect("a pull").next;
+    }
+    disk.flush_layer(id).expect("a flush");
+    (clock.monotonic() - start).as_secs_f64()
+}
+
+fn pulls(folder: &Path) {
+    let clock = SystemClock::new();
+    let (mut copies, mut pulls) = (Vec::new(), Vec::new());
+    for round in 0..5 {
+        let folder = folder.join(format!("pull-{round}"));
+        let disk = striped(&folder, 1, 1 << 20);
+        let mib = (DISK_BYTES >> 20) as f64;
+        copies.push(mib / copy(&folder.join("1"), &folder.join("copy"), &clock));
+        pulls.push(mib / pull(&disk, new_layer(&folder, 2, Some(1)), &clock));
+        drop(disk);
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+    let (copy, pull) = (median(copies), median(pulls));
+    println!("\n| to the device, warm source | MiB/s | to a copy |\n|---|---:|---:|");
+    println!("| a copy of the file | {copy:.0} | 1.00 |");
+    println!("| a pull under a new key | {pull:.0} | {:.2} |", pull / copy);
+}
+
+type Part = (&'static str, fn(&Path));
+
+fn main() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder");
+    let asked: Vec<String> = std::env::args().skip(1).filter(|part| part != "--bench").collect();
+    let parts: [Part; 3] = [("depth", depths), ("pause", pause), ("pull", pulls)];
+    let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|part| part == name);
+    parts.iter().filter(|(name, _)| is_asked(name)).for_each(|(_, part)| part(folder.path()));
+}

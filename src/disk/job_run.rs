@@ -1,0 +1,334 @@
+//! Jobs at work: a piece at a time, so that a job can be paused, cancelled, killed
+//! at any moment and goes on from where it was.
+//!
+//! A piece copies some units up into the target layer. Now and then comes a checkpoint: the target
+//! is flushed; what nobody else needs of the layers between is given back; the catalog learns how
+//! far the job is. When all is up, [`Disks::finish`] lets go of what is below.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::catalog::{JobPace, JobRecord, JobState};
+use crate::clock::random_uuid;
+use crate::ram::Caller;
+use crate::units::{ByteCount, DataUnit, DataUnitSize};
+
+use super::layers::uuid_of;
+use super::open_table::{Busy, Claim};
+use super::registry::Disks;
+use super::{ControlError, Disk, DiskError};
+
+/// Longest time between two checkpoints.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Units of a piece while clients are at work, at a gentle pace.
+const GENTLE_UNITS: u64 = 64;
+
+/// How much longer than it worked a gentle job rests while clients are at work.
+const GENTLE_REST: u32 = 3;
+
+/// How long a job rests when it cannot go on now.
+const TAKEN_REST: Duration = Duration::from_millis(50);
+
+/// How long a job waits after something failed that may mend: a full device, a disabled key.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A job that is being worked on.
+struct Run {
+    caller: Caller,
+    job_id: String,
+    /// Opened for the job alone.
+    private: Option<Arc<Disk>>,
+    cursor: u64,
+    /// Copied since the last checkpoint.
+    copied: u64,
+    /// From where on nothing was given back below yet.
+    punched: u64,
+    checkpoint: Duration,
+    requests_seen: u64,
+    /// Pieces that may still be worked on.
+    pieces: u64,
+}
+
+/// What came of a piece of work.
+enum Step {
+    /// Go on after a rest.
+    Working(Duration),
+    /// Somebody else is at the layer.
+    Taken,
+    /// The job is no longer to be worked on.
+    Ended,
+}
+
+/// Why a piece of work failed.
+enum Trouble {
+    Control(ControlError),
+    Disk(DiskError),
+}
+
+impl From<ControlError> for Trouble {
+    fn from(error: ControlError) -> Self {
+        Self::Control(error)
+    }
+}
+
+impl From<DiskError> for Trouble {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+impl Trouble {
+    /// Whether it may mend by itself.
+    const fn may_mend(&self) -> bool {
+        match self {
+            Self::Control(_) | Self::Disk(DiskError::OutOfSpace) => true,
+            Self::Disk(_) => false,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Control(error) => error.message(),
+            Self::Disk(error) => error.to_string(),
+        }
+    }
+}
+
+impl Disks {
+    /// Works on a job for so many pieces at most; how many are left.
+    pub(super) fn work_on(&self, job_id: &str, pieces: u64) -> u64 {
+        let mut run = Run {
+            caller: Caller::system(random_uuid(&*self.parts.entropy)),
+            job_id: job_id.to_owned(),
+            private: None,
+            cursor: 0,
+            copied: 0,
+            punched: 0,
+            checkpoint: self.parts.clock.monotonic(),
+            requests_seen: 0,
+            pieces,
+        };
+        let patience = self.work(&mut run);
+        self.let_go(&mut run);
+        let until = patience.map(|span| self.parts.clock.monotonic() + span);
+        self.stack.runner.is_done_with(job_id, until);
+        run.pieces
+    }
+
+    /// Works on a job until it ends, fails or has to wait; for how long then.
+    fn work(&self, run: &mut Run) -> Option<Duration> {
+        match self.begin(run) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => return self.waits(run, &error.into()),
+        }
+        while run.pieces > 0 {
+            run.pieces -= 1;
+            let rest = match self.step(run) {
+                Ok(Step::Working(rest)) => rest,
+                Ok(Step::Ended) => return None,
+                Ok(Step::Taken) => {
+                    self.let_go(run);
+                    return Some(TAKEN_REST);
+                }
+                Err(trouble) => return self.waits(run, &trouble),
+            };
+            if !self.stack.runner.rest(rest) {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Takes the job up where it was.
+    fn begin(&self, run: &mut Run) -> Result<bool, ControlError> {
+        let job_id = run.job_id.clone();
+        self.change_job(&job_id, JobState::Waiting, |job| {
+            job.state = JobState::Running;
+            job.failure.clear();
+        })?;
+        let Some(job) = self.parts.catalog.job(&job_id)? else { return Ok(false) };
+        run.cursor = job.cursor_units;
+        run.punched = job.cursor_units;
+        Ok(matches!(job.state, JobState::Running | JobState::Switching))
+    }
+
+    /// Says in the record what is wrong; how long to wait before the next try.
+    fn waits(&self, run: &Run, trouble: &Trouble) -> Option<Duration> {
+        let message = trouble.message();
+        tracing::warn!(job = %run.job_id, error = %message, "job cannot go on");
+        let state = if trouble.may_mend() { JobState::Waiting } else { JobState::Failed };
+        let told = self.change_job(&run.job_id, JobState::Running, |job| {
+            job.state = state;
+            job.failure = message;
+        });
+        if let Err(error) = told {
+            tracing::error!(job = %run.job_id, %error, "its record cannot be changed");
+        }
+        Some(PATIENCE)
+    }
+
+    fn step(&self, run: &mut Run) -> Result<Step, Trouble> {
+        let Some(job) = self.parts.catalog.job(&run.job_id).map_err(ControlError::from)? else {
+            return Ok(Step::Ended);
+        };
+        if !matches!(job.state, JobState::Running | JobState::Switching) {
+            return Ok(Step::Ended);
+        }
+        match self.stack.open.claim(&job.target_layer, &job.job_id) {
+            Claim::Taken => Ok(Step::Taken),
+            Claim::Open(busy, disk) => {
+                // Two at once would not know of each other's writes.
+                self.let_go(run);
+                let outcome = self.piece(run, &job, &disk, true);
+                self.stack.open.release(disk);
+                drop(busy);
+                outcome
+            }
+            Claim::Free(busy) if job.state == JobState::Switching => {
+                let outcome = self.end(run, &job, None);
+                drop(busy);
+                outcome
+            }
+            Claim::Free(busy) => self.piece_alone(run, &job, busy),
+        }
+    }
+
+    /// Works through a disk of the job's own.
+    fn piece_alone(&self, run: &mut Run, job: &JobRecord, busy: Busy<'_>) -> Result<Step, Trouble> {
+        let Some(disk) = run.private.clone() else {
+            drop(busy);
+            let key = (job.job_id.as_str(), job.target_layer.as_str());
+            run.private = Some(self.open_for_job(&run.caller, key)?);
+            return Ok(Step::Working(Duration::ZERO));
+        };
+        let outcome = self.piece(run, job, &disk, false);
+        self.stack.open.release(disk);
+        drop(busy);
+        outcome
+    }
+
+    fn piece(
+        &self,
+        run: &mut Run,
+        job: &JobRecord,
+        disk: &Disk,
+        is_shared: bool,
+    ) -> Result<Step, Trouble> {
+        if job.state == JobState::Switching {
+            return self.end(run, job, is_shared.then_some(disk));
+        }
+        let target = uuid_of(&job.target_layer)?;
+        let floor = job.floor_layer.as_deref().map(uuid_of).transpose()?;
+        let requests = disk.requests_seen();
+        let are_clients_busy = is_shared && requests != run.requests_seen;
+        run.requests_seen = requests;
+        let is_gentle = are_clients_busy && job.pace == JobPace::Gentle;
+        let pieces = self.parts.stack.piece_units;
+        let units = if is_gentle { pieces.min(GENTLE_UNITS) } else { pieces };
+        let begun = self.parts.clock.monotonic();
+        let pulled = disk.pull_units(target, floor, DataUnit::new(run.cursor), units)?;
+        let now = self.parts.clock.monotonic();
+        run.cursor = pulled.next.get();
+        run.copied += pulled.copied.get();
+        let layer = self.layer_record(&job.target_layer)?;
+        let is_all = run.cursor >= DataUnitSize::B4096.units_in(layer.size);
+        let is_due = now.saturating_sub(run.checkpoint) >= CHECKPOINT_INTERVAL
+            || run.copied >= self.parts.stack.checkpoint_bytes.get();
+        if is_all || is_due {
+            self.checkpoint(run, job, disk, (target, floor), is_all)?;
+            run.checkpoint = now;
+        }
+        Ok(Step::Working(rest_after(job, now.saturating_sub(begun), (is_gentle, pulled.copied))))
+    }
+
+    /// Makes what was done so far durable, gives back space below, writes down how far the job is.
+    fn checkpoint(
+        &self,
+        run: &mut Run,
+        job: &JobRecord,
+        disk: &Disk,
+        (target, floor): (Uuid, Option<Uuid>),
+        is_all: bool,
+    ) -> Result<(), Trouble> {
+        disk.flush_layer(target)?;
+        if run.cursor > run.punched
+            && let Some(floor) = self.free_down_to(job, floor)?
+        {
+            let (first, units) = (DataUnit::new(run.punched), run.cursor - run.punched);
+            disk.punch_below(target, floor, first, units)?;
+        }
+        run.punched = run.cursor;
+        let (cursor, copied) = (run.cursor, std::mem::take(&mut run.copied));
+        self.change_job(&job.job_id, JobState::Running, |job| {
+            job.cursor_units = cursor.min(job.total_units);
+            job.bytes_done += copied;
+            if is_all {
+                job.state = JobState::Switching;
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Down to which layer nobody but the target needs what lies below it; `None`: not even one.
+    fn free_down_to(
+        &self,
+        job: &JobRecord,
+        floor: Option<Uuid>,
+    ) -> Result<Option<Option<Uuid>>, ControlError> {
+        let catalog = &self.parts.catalog;
+        let mut above = self.layer_record(&job.target_layer)?;
+        let mut is_any = false;
+        while let Some(id) = above.parent.clone() {
+            let at = uuid_of(&id)?;
+            if Some(at) == floor {
+                break;
+            }
+            let uses = catalog.layer_uses(&id)?;
+            if !uses.is_named_by_nobody() || uses.children != [above.layer_id] {
+                return Ok(is_any.then_some(Some(at)));
+            }
+            is_any = true;
+            above = self.layer_record(&id)?;
+        }
+        Ok(is_any.then_some(floor))
+    }
+
+    /// Finishes the job.
+    fn end(&self, run: &mut Run, job: &JobRecord, disk: Option<&Disk>) -> Result<Step, Trouble> {
+        self.finish(&run.caller, job, disk)?;
+        Ok(Step::Ended)
+    }
+
+    /// Closes the job's own disk. What is in it is flushed, so that an error is not lost with the
+    /// descriptor.
+    fn let_go(&self, run: &mut Run) {
+        if let Some(disk) = run.private.take() {
+            if let Err(error) = disk.flush() {
+                tracing::error!(job = %run.job_id, %error, "what it copied last may be lost");
+                // It is copied again.
+                run.cursor = run.punched;
+            }
+            self.stack.open.release(disk);
+        }
+    }
+}
+
+/// How long a job rests after a piece.
+fn rest_after(
+    job: &JobRecord,
+    worked: Duration,
+    (is_gentle, copied): (bool, ByteCount),
+) -> Duration {
+    let gentle = if is_gentle { worked * GENTLE_REST } else { Duration::ZERO };
+    match job.rate {
+        Some(rate) if rate > 0 => {
+            let whole = Duration::from_secs_f64(copied.get() as f64 / rate as f64);
+            gentle.max(whole.saturating_sub(worked))
+        }
+        _ => gentle,
+    }
+}

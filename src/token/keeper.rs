@@ -1,0 +1,138 @@
+//! The thread that looks for a token until it is there, and looks after it then.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::failure::TokenError;
+use super::link::Link;
+use super::module::lock;
+use super::object::{self, ID_BYTES};
+use super::worker::{Access, Crew, Desk};
+use crate::metrics;
+
+/// How often a token in use is probed, so that its state is known where nobody asks it.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Pauses between attempts to find a token again: doubled from the first to the last.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// What the thread shares with the token's users.
+#[derive(Default)]
+pub(super) struct Keeper {
+    duties: Mutex<Duties>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Duties {
+    is_stopped: bool,
+    /// There is something to look at, before the time.
+    is_rung: bool,
+    /// The first attempt has ended.
+    has_looked: bool,
+    /// Objects that nobody will ever ask for: what a call that was given up has made after all.
+    doomed: Vec<[u8; ID_BYTES]>,
+}
+
+impl Keeper {
+    /// There is something to look at.
+    pub(super) fn wake(&self) {
+        lock(&self.duties).is_rung = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the first attempt has ended, at most `timeout`.
+    pub(super) fn settle(&self, timeout: Duration) {
+        let duties = lock(&self.duties);
+        let waiting = |duties: &mut Duties| !duties.has_looked;
+        drop(self.changed.wait_timeout_while(duties, timeout, waiting));
+    }
+
+    /// As [`super::Token::doom`].
+    pub(super) fn doom(&self, id: [u8; ID_BYTES]) {
+        lock(&self.duties).doomed.push(id);
+        self.changed.notify_all();
+    }
+
+    /// Ends the thread, soon.
+    pub(super) fn stop(&self) {
+        lock(&self.duties).is_stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// The thread.
+    pub(super) fn look_after(&self, link: &Arc<Link>, crew: &Arc<Crew>, workers: usize) {
+        let mut pause = RETRY_MIN;
+        loop {
+            let is_up = match link.footing() {
+                Ok(_) => {
+                    // Through the queue: a token that hangs shows there.
+                    let work = |desk: &Desk<'_>| object::probe(desk.session);
+                    let _ = crew.run(link.timeout, Access::Read, work);
+                    if crew.is_hung() {
+                        link.take_down(TokenError::Silent);
+                    }
+                    self.destroy_doomed(link, crew);
+                    link.footing().is_ok()
+                }
+                Err(_) => match link.try_again() {
+                    Ok(footing) => {
+                        let most = footing.sessions_max.map_or(workers, |sessions| {
+                            // One is the anchor's.
+                            usize::try_from(sessions).unwrap_or(workers).saturating_sub(1)
+                        });
+                        crew.allow(most.min(workers));
+                        tracing::debug!(hsm = link.name, "the token is in use");
+                        true
+                    }
+                    Err(error) => {
+                        tracing::debug!(hsm = link.name, %error, "the token is not to be had yet");
+                        false
+                    }
+                },
+            };
+            let (waiting, hung) = crew.load();
+            metrics::hsm_load(&link.name, waiting, hung);
+            let rest = if is_up {
+                pause = RETRY_MIN;
+                PROBE_INTERVAL
+            } else {
+                pause = (pause * 2).min(RETRY_MAX);
+                jittered(pause, link)
+            };
+            let mut duties = lock(&self.duties);
+            duties.has_looked = true;
+            self.changed.notify_all();
+            let known = duties.doomed.len();
+            let idle = |duties: &mut Duties| {
+                !duties.is_stopped && !duties.is_rung && (!is_up || duties.doomed.len() <= known)
+            };
+            let waited = self.changed.wait_timeout_while(duties, rest, idle);
+            let (mut duties, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if duties.is_stopped {
+                return;
+            }
+            if std::mem::take(&mut duties.is_rung) {
+                pause = RETRY_MIN;
+            }
+        }
+    }
+
+    fn destroy_doomed(&self, link: &Link, crew: &Arc<Crew>) {
+        let doomed = std::mem::take(&mut lock(&self.duties).doomed);
+        for id in doomed {
+            let work = move |desk: &Desk<'_>| object::destroy(desk.session, &id).map(drop);
+            if crew.run(link.timeout, Access::Write, work).is_err() {
+                lock(&self.duties).doomed.push(id);
+            }
+        }
+    }
+}
+
+/// Between half of `pause` and all of it, so that hosts that lost one token do not come in step.
+fn jittered(pause: Duration, link: &Link) -> Duration {
+    let mut byte = [0];
+    link.entropy.fill(&mut byte);
+    pause / 2 + pause * u32::from(byte[0]) / 512
+}
