@@ -49,12 +49,14 @@ struct Region {
     acknowledged: Vec<u64>,
     /// By the request under way when the daemon died.
     in_flight: Option<(u64, u64, u64)>,
+    /// Whether a trim leaves zeros: over a snapshot it leaves what was there.
+    is_trim_zero: bool,
 }
 
 impl Region {
     fn new(number: u64) -> Self {
         let acknowledged = vec![0; BLOCKS as usize];
-        Self { first: number * BLOCKS, acknowledged, in_flight: None }
+        Self { first: number * BLOCKS, acknowledged, in_flight: None, is_trim_zero: true }
     }
 
     /// Works until the daemon dies; how many requests it answered.
@@ -66,8 +68,8 @@ impl Region {
             let flags = if dice.below(4) == 0 { FUA } else { 0 };
             let (command, mark) = match dice.below(10) {
                 0 => (FLUSH, None),
-                1 => (TRIM, Some(0)),
-                2 => (WRITE_ZEROES, Some(0)),
+                1 if self.is_trim_zero => (TRIM, Some(0)),
+                1 | 2 => (WRITE_ZEROES, Some(0)),
                 _ => (WRITE, Some(dice.next() | 1)),
             };
             let (at, length, flags) = match mark {
@@ -300,7 +302,8 @@ fn killed_while_layers_change_no_write_is_lost_and_no_snapshot_changes() {
     let disk = daemon.disk("db", &format!("{}M", bytes >> 20));
     let place = Place::Unix(daemon.nbd_socket());
     let socket = daemon.api_socket();
-    let mut regions: Vec<Region> = (0..CLIENTS).map(Region::new).collect();
+    let region = |number| Region { is_trim_zero: false, ..Region::new(number) };
+    let mut regions: Vec<Region> = (0..CLIENTS).map(region).collect();
     let mut snapshots: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut dice = Dice::new(22);
     let (mut answered, mut changes) = (0, 0);

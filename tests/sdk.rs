@@ -121,6 +121,11 @@ fn disks_through_the_python_clients() {
 }
 
 #[test]
+fn snapshots_and_images_through_the_python_clients() {
+    run("ecs_layers", &PYTHON_ALL);
+}
+
+#[test]
 fn signatures_through_the_python_clients() {
     run("signing", &PYTHON);
 }

@@ -30,7 +30,7 @@ fn actions() -> Vec<(&'static str, String)> {
             _ if file.starts_with("ram") => RAM,
             _ if file.starts_with("ecs") => api::ECS,
             "actiontrail.rs" => "2020-07-06",
-            "own.rs" | "hsm.rs" => api::OWN,
+            "own.rs" | "own_layers.rs" | "hsm.rs" => api::OWN,
             _ => continue,
         };
         for line in std::fs::read_to_string(&path).unwrap().lines() {

@@ -39,7 +39,7 @@ pub(super) fn handler(action: &str) -> Option<Handler> {
         "ModifyDiskAttribute" => modify_disk_attribute,
         "ResizeDisk" => resize_disk,
         "ResetDisk" => reset_disk,
-        "ReInitDisk" => reinit_disk,
+        "ReInitDisk" => re_init_disk,
         _ => {
             let others = ecs_snapshot::handler(action).or_else(|| ecs_image::handler(action));
             return others.or_else(|| ecs_tags::handler(action));
@@ -58,7 +58,7 @@ fn create_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered 
         parameters.required("Size")?;
     }
     let gib: Option<u64> = parameters.integer("Size", 0..=u64::MAX)?;
-    let size = gib.map_or(Ok(ByteCount::ZERO), |gib| whole_gib(gib))?;
+    let size = gib.map_or(Ok(ByteCount::ZERO), whole_gib)?;
     let encrypted = is_encrypted(api, parameters, &source)?;
     let request = new_disk(parameters, (size, source), encrypted)?;
     let disk = api.disks.create(caller, &request)?;
@@ -237,7 +237,7 @@ fn reset_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
 }
 
 /// What concerns the instance (its password, its start) has no meaning here: there is none.
-fn reinit_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
+fn re_init_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered {
     parameters.refuse(&["Password", "KeyPairName", "SecurityEnhancementStrategy"])?;
     api.disks.reinit(caller, parameters.required("DiskId")?)?;
     Ok(Answer::new())

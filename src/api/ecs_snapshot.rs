@@ -69,9 +69,8 @@ fn describe_snapshots(api: &Api, caller: &Caller, parameters: &Parameters) -> An
     parameters.refuse(&["InstanceId", "SnapshotLinkId", "Filter.1.Key", "ResourceGroupId"])?;
     parameters.refuse(&["Usage", "Category", "DryRun"])?;
     let owned = |name| parameters.filled(name).map(str::to_owned);
-    let is_other = |name, ours: &[&str]| {
-        parameters.filled(name).is_some_and(|value| !ours.iter().any(|known| value == *known))
-    };
+    let is_other =
+        |name, ours: &[&str]| parameters.filled(name).is_some_and(|value| !ours.contains(&value));
     let filter = SnapshotFilter {
         ids: parameters.json_list("SnapshotIds")?,
         name: owned("SnapshotName"),
@@ -161,8 +160,8 @@ fn copy_snapshot(api: &Api, caller: &Caller, parameters: &Parameters) -> Answere
     Ok(Answer::new().with("SnapshotId", copy.snapshot_id))
 }
 
-/// `Encrypted`; a key asks for encryption by itself, and contradicts `false`. Without either, as the
-/// source is.
+/// `Encrypted`; a key asks for encryption by itself, and contradicts `false`. Without either, as
+/// the source is.
 pub(super) fn copy_is_encrypted(
     api: &Api,
     parameters: &Parameters,

@@ -1,5 +1,6 @@
 //! Our own actions on layers: jobs, changes between snapshots, disks that are lent.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -233,7 +234,10 @@ fn describe_snapshot_difference(api: &Api, caller: &Caller, parameters: &Paramet
     let start = parameters.integer("Offset", 0..=limits::DISK_BYTES_MAX)?.unwrap_or(0);
     let limit = parameters.integer("MaxResults", 1..=CHANGES_MAX)?.unwrap_or(CHANGES_MAX);
     let found = api.disks.difference(caller, (since, until), ByteOffset::new(start), limit)?;
-    let run = |run: &std::ops::Range<ByteOffset>| json!({"Offset": run.start.get(), "Length": run.end.since(run.start).get()});
+    let run = |run: &Range<ByteOffset>| {
+        let length = run.end.since(run.start);
+        json!({"Offset": run.start.get(), "Length": length.get()})
+    };
     let changes: Vec<Value> = found.changed.iter().map(run).collect();
     Ok(Answer::new()
         .with("SnapshotId", until)

@@ -56,14 +56,6 @@ impl Codec {
         Ciphertext { first, bytes: data }
     }
 
-    /// Decrypts one unit from `sealed` to `plain`, equally long.
-    pub(super) fn decrypt_unit_to(&self, unit: DataUnit, sealed: &[u8], plain: &mut [u8]) {
-        match &self.cipher {
-            Some(cipher) => cipher.decrypt(self.unit, unit, sealed, plain),
-            None => plain.copy_from_slice(sealed),
-        }
-    }
-
     /// As [`Codec::encrypt_in_place`], but only of the sectors of each unit that `sectors` has bits
     /// for: the others are absent.
     pub(super) fn encrypt_sectors<'a>(
@@ -86,6 +78,14 @@ impl Codec {
     pub(super) fn decrypt_in_place(&self, first: DataUnit, data: &mut [u8]) {
         if let Some(cipher) = &self.cipher {
             cipher.decrypt_in_place(self.unit, first, data);
+        }
+    }
+
+    /// Decrypts one unit from `sealed` to `plain`, equally long.
+    pub(super) fn decrypt_unit_to(&self, unit: DataUnit, sealed: &[u8], plain: &mut [u8]) {
+        match &self.cipher {
+            Some(cipher) => cipher.decrypt(self.unit, unit, sealed, plain),
+            None => plain.copy_from_slice(sealed),
         }
     }
 

@@ -124,7 +124,10 @@ impl<S: State> Layer<S> {
             }
             present.set(base + index);
             self.codec.decrypt_unit(first.plus(index as u64), unit);
-            self.clear_sectors(base + index, unit, absent, present);
+            if absent != 0 && self.header.spec.parent.is_some() {
+                present.set_torn(base + index, absent);
+            }
+            clear_sectors(unit, absent);
         }
     }
 
@@ -141,19 +144,10 @@ impl<S: State> Layer<S> {
             }
             present.set(base + index);
             self.codec.decrypt_unit_to(first.plus(index as u64), sealed, unit);
-            self.clear_sectors(base + index, unit, absent, present);
-        }
-    }
-
-    /// Leaves zeros where nothing was ever written in present unit `index` of the read, and says so
-    /// where a layer below may have it.
-    fn clear_sectors(&self, index: usize, unit: &mut [u8], absent: u8, present: &mut Presence) {
-        if absent != 0 {
-            if self.header.spec.parent.is_some() {
-                present.set_torn(index, absent);
+            if absent != 0 && self.header.spec.parent.is_some() {
+                present.set_torn(base + index, absent);
             }
-            let sectors = unit.chunks_exact_mut(SECTOR).enumerate();
-            sectors.filter(|(i, _)| absent >> i & 1 == 1).for_each(|(_, s)| s.fill(0));
+            clear_sectors(unit, absent);
         }
     }
 }
@@ -218,7 +212,8 @@ impl Layer<Writable> {
 }
 
 impl Layer<Frozen> {
-    /// Flushes what an earlier process may have left unflushed, once for all handles.
+    /// Flushes what an earlier process may have left unflushed, and what was released: once for
+    /// all handles.
     ///
     /// # Errors
     /// As [`Layer::flush`].
@@ -231,11 +226,12 @@ impl Layer<Frozen> {
     }
 
     /// Makes `units` units from `first` on absent and gives their space back. Only for units that
-    /// every reader of this layer finds in a layer above.
+    /// every reader of this layer finds in a layer above. [`Layer::settle`] makes it last.
     ///
     /// # Errors
     /// A range outside the layer, or storage that fails.
     pub fn release_units(&self, first: DataUnit, units: u64) -> Result<(), LayerError> {
+        self.is_settled.store(false, Ordering::Release);
         self.punch(first, units)
     }
 }
@@ -249,6 +245,14 @@ fn absent_sectors(unit: &[u8]) -> u8 {
 /// What [`absent_sectors`] says of an absent unit of `size` bytes.
 const fn all_sectors(size: usize) -> u8 {
     u8::MAX >> (8 - size / SECTOR)
+}
+
+/// Leaves zeros where nothing was ever written.
+fn clear_sectors(unit: &mut [u8], absent: u8) {
+    if absent != 0 {
+        let sectors = unit.chunks_exact_mut(SECTOR).enumerate();
+        sectors.filter(|(i, _)| absent >> i & 1 == 1).for_each(|(_, s)| s.fill(0));
+    }
 }
 
 /// Whether `sector` is all zeros. Real ciphertext shows it in its first 16 bytes.

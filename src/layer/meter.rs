@@ -58,8 +58,8 @@ impl KeyMeter {
         }
     }
 
-    /// Gives up what is reserved beyond the count, for nobody encrypts at this moment: `keep` writes
-    /// the count itself down. Whoever encrypts after all reserves anew first.
+    /// Gives up what is reserved beyond the count, for nobody encrypts at this moment: `keep`
+    /// writes the count itself down. Whoever encrypts after all reserves anew first.
     pub fn settle(&self, keep: impl FnOnce(ByteCount) -> bool) {
         if self.keeper.get().is_none() {
             return;

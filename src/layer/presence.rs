@@ -75,19 +75,6 @@ impl Presence {
         (self.units, self.present) = (0, 0);
     }
 
-    /// Forgets all units from index `len` on, the last that were added.
-    pub(super) fn truncate(&mut self, len: usize) {
-        self.units = self.units.min(len);
-        self.torn.retain(|torn| torn.index < len);
-        self.words.truncate(self.units.div_ceil(WORD_BITS));
-        if let Some(last) = self.words.last_mut()
-            && !self.units.is_multiple_of(WORD_BITS)
-        {
-            *last &= (1 << (self.units % WORD_BITS)) - 1;
-        }
-        self.present = self.words.iter().map(|word| word.count_ones() as usize).sum();
-    }
-
     /// The units that are there in part, in no order, until they are taken.
     pub fn take_torn(&mut self) -> Vec<Torn> {
         std::mem::take(&mut self.torn)
@@ -96,6 +83,20 @@ impl Presence {
     /// The end of the run of units like `start`, which was read.
     pub fn run_end(&self, start: usize) -> usize {
         self.end_of_run(start, self.is_present(start))
+    }
+
+    /// Forgets all units from index `len` on, the last that were added.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.units = self.units.min(len);
+        self.words.truncate(self.units.div_ceil(WORD_BITS));
+        if let Some(last) = self.words.last_mut()
+            && !self.units.is_multiple_of(WORD_BITS)
+        {
+            *last &= (1 << (self.units % WORD_BITS)) - 1;
+        }
+        let units = self.units;
+        self.torn.retain(|torn| torn.index < units);
+        self.present = self.words.iter().map(|word| word.count_ones() as usize).sum();
     }
 
     /// Adds `units` units, absent until [`Presence::set`]; the index of the first.

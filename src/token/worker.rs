@@ -148,7 +148,8 @@ impl Crew {
     fn step_aside(&self, mut queue: MutexGuard<'_, Queue>, job: Job) {
         queue.jobs.push_front(job);
         queue.aside += 1;
-        self.call(&queue);
+        self.call(queue);
+        let queue = lock(&self.queue);
         let waited = self.changed.wait_timeout_while(queue, ASIDE, |queue| !queue.is_stopped);
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         queue.aside -= 1;
@@ -207,20 +208,20 @@ impl Crew {
                 if is_for_another { Outcome::NoSession } else { Outcome::Done }
             })
         };
-        {
-            let mut queue = lock(&self.queue);
-            if queue.jobs.len() >= QUEUE_MAX || queue.is_stopped {
-                return Err(TokenError::Busy);
-            }
-            queue.jobs.push_back(job);
-            self.call(&queue);
+        let mut queue = lock(&self.queue);
+        if queue.jobs.len() >= QUEUE_MAX || queue.is_stopped {
+            return Err(TokenError::Busy);
         }
+        queue.jobs.push_back(job);
+        self.call(queue);
         ticket.wait(timeout, &self.hung)
     }
 
     /// Wakes a worker for the new job, if one sleeps: waking costs as much as a call.
-    fn call(&self, queue: &MutexGuard<'_, Queue>) {
-        if queue.idle > 0 {
+    fn call(&self, queue: MutexGuard<'_, Queue>) {
+        let is_asleep = queue.idle > 0;
+        drop(queue);
+        if is_asleep {
             self.work.notify_one();
         }
     }
@@ -286,7 +287,9 @@ impl<T> Ticket<T> {
             return false;
         }
         *progress = Progress::Done(result);
-        self.done.notify_all();
+        // Not while it is locked: who wakes would wait once more.
+        drop(progress);
+        self.done.notify_one();
         true
     }
 
