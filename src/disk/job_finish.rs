@@ -31,6 +31,12 @@ impl Disks {
         disk: Option<&Disk>,
     ) -> Result<(), ControlError> {
         let structure = self.lock_structure();
+        // Somebody else may have been faster.
+        let Some(job) = self.parts.catalog.job(&job.job_id)? else { return Ok(()) };
+        if job.state != JobState::Switching {
+            return Ok(());
+        }
+        let job = &job;
         let target = self.layer_record(&job.target_layer)?;
         let size = match job.kind {
             JobKind::Resize => size_of(job),
