@@ -38,7 +38,7 @@ impl Disks {
         }
         let job = &job;
         let target = self.layer_record(&job.target_layer)?;
-        // A resize leaves the parent as it is by now: a merge may have ended since it was asked for.
+        // A resize leaves the parent as it is by now: a merge may have ended since it was asked.
         let (parent, size) = match job.kind {
             JobKind::Resize => (target.parent.clone(), size_of(job)),
             _ => (job.floor_layer.clone(), target.size),
