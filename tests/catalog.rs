@@ -516,7 +516,7 @@ fn what_nobody_refers_to_is_found(catalog: &dyn Catalog) {
     };
     assert!(found().is_empty());
     let making = LayerRecord { state: LayerState::Making, ..layer("m", "d1", Some("l3")) };
-    must(catalog, &stacked([StackOperation::InsertLayer(making.clone())]));
+    must(catalog, &stacked([StackOperation::InsertLayer(making)]));
     must(catalog, &[Operation::DeleteDisk("d1".into())]);
     assert!(found().is_empty(), "what is being made holds those below");
     must(catalog, &stacked([StackOperation::DeleteLayer("m".into())]));

@@ -462,12 +462,12 @@ fn a_plain_disk_becomes_an_encrypted_one_and_copies_get_other_keys() {
     fill(&daemon, &db, &runs);
     let clear = |daemon: &Daemon| {
         let layers = std::fs::read_dir(daemon.data_dir().join("layers")).unwrap();
-        let files = layers.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        let mut files = layers.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
         let holds = |path: PathBuf| {
             let bytes = std::fs::read(path).unwrap();
             bytes.windows(4096).step_by(4096).any(|unit| unit == [0x5a; 4096])
         };
-        files.map(holds).any(|it| it)
+        files.any(holds)
     };
     assert!(clear(&daemon), "it is plain so far");
     let job = daemon.json(&["disk", "set-key", "db", "--wait"]);

@@ -16,7 +16,7 @@ use play::{Op, Play, random_script};
 
 /// Plays `script` once for each write that it makes, and cuts the power there.
 fn every_crash(name: &str, seed: u64, script: &[Op]) {
-    let whole = Play::new(seed, u64::MAX).to_the_end(script);
+    let whole = Play::new(seed, u64::MAX).through(script);
     assert!(whole > 10, "{name}: only {whole} writes");
     let next = std::sync::atomic::AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
@@ -189,6 +189,6 @@ fn random_plays() {
 fn random_plays_to_the_end() {
     let is_long = std::env::var_os("SEALDISK_LONG_TESTS").is_some();
     for seed in 1000..1000 + if is_long { 3000 } else { 60 } {
-        Play::new(seed, u64::MAX).to_the_end(&random_script(seed, 60));
+        Play::new(seed, u64::MAX).through(&random_script(seed, 60));
     }
 }

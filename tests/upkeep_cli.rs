@@ -144,5 +144,13 @@ fn headers_are_rewrapped_checked_and_mended_while_a_disk_is_served() {
     daemon.kill();
     let daemon = Daemon::start(&data);
     pattern(&daemon, "db", "read -P 7 0 4M");
+    daemon.ok(&["disk", "detach", "db"]);
+    let left = folder.path().join("left");
+    std::fs::hard_link(&layer, &left).unwrap();
+    assert!(daemon.ok(&["disk", "delete", "db", "--yes", "--erase"]).starts_with("erased d-"));
+    assert!(!layer.exists());
+    let known = tools::command("cryptsetup").args(["isLuks", left.to_str().unwrap()]).status();
+    assert!(!known.unwrap().success(), "cryptsetup finds no header any more");
+    assert_eq!(daemon.events("EraseLayer").len(), 1);
     assert!(daemon.stop().success());
 }

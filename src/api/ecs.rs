@@ -58,7 +58,7 @@ fn create_disk(api: &Api, caller: &Caller, parameters: &Parameters) -> Answered 
         parameters.required("Size")?;
     }
     let gib: Option<u64> = parameters.integer("Size", 0..=u64::MAX)?;
-    let size = gib.map_or(Ok(ByteCount::ZERO), |gib| whole_gib(gib))?;
+    let size = gib.map_or(Ok(ByteCount::ZERO), whole_gib)?;
     let encrypted = is_encrypted(api, parameters, &source)?;
     let request = new_disk(parameters, (size, source), encrypted)?;
     let disk = api.disks.create(caller, &request)?;

@@ -69,9 +69,8 @@ fn describe_snapshots(api: &Api, caller: &Caller, parameters: &Parameters) -> An
     parameters.refuse(&["InstanceId", "SnapshotLinkId", "Filter.1.Key", "ResourceGroupId"])?;
     parameters.refuse(&["Usage", "Category", "DryRun"])?;
     let owned = |name| parameters.filled(name).map(str::to_owned);
-    let is_other = |name, ours: &[&str]| {
-        parameters.filled(name).is_some_and(|value| !ours.iter().any(|known| value == *known))
-    };
+    let is_other =
+        |name, ours: &[&str]| parameters.filled(name).is_some_and(|value| !ours.contains(&value));
     let filter = SnapshotFilter {
         ids: parameters.json_list("SnapshotIds")?,
         name: owned("SnapshotName"),

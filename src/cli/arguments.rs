@@ -271,13 +271,16 @@ pub enum DiskCommand {
     /// Delete a disk and its data
     #[command(
         after_help = "Examples:\n  sealdisk disk delete db\n  sealdisk disk delete db --yes\n  \
-        sealdisk disk delete db --erase"
+        sealdisk disk delete db --erase\n\n\
+        A deleted file stays on the medium until its place is used again, readable to who finds \
+        it and may use the KMS key. --erase overwrites its wrapped data key first: then it is \
+        noise to everybody. The trail records that (EraseLayer)."
     )]
     Delete {
         /// Which.
         #[command(flatten)]
         disk: DiskName,
-        /// Destroy the wrapped data keys of what goes with it, on record in the trail
+        /// Destroy the wrapped data keys of its layers first
         #[arg(long)]
         erase: bool,
         /// Do not ask

@@ -180,9 +180,10 @@ fn delete(
             "Delete disk {id} {name} ({size})? Its data cannot be brought back."
         ))?;
     }
-    let (version, action) = if erase { (OWN, "EraseDisk") } else { (ECS, "DeleteDisk") };
+    let (version, action, done) =
+        if erase { (OWN, "EraseDisk", "erased") } else { (ECS, "DeleteDisk", "deleted") };
     client.call(version, action, &[("DiskId", id)])?;
-    output.answer(&json!({"DiskId": id}), || format!("deleted {id}\n"))
+    output.answer(&json!({"DiskId": id}), || format!("{done} {id}\n"))
 }
 
 fn list(client: &Client, output: &Output) -> Result<(), Failure> {

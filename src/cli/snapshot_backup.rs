@@ -88,7 +88,7 @@ pub(super) fn restore(
     let directory = PathBuf::from(text(&begun, "Directory"));
     let unfinished = Unfinished { client, id };
     // The daemon removes a directory that nobody holds: so does it with ours if we are killed.
-    let held = File::open(&directory).and_then(|held| Ok(held.lock().map(|()| held)?));
+    let held = File::open(&directory).and_then(|held| held.lock().map(|()| held));
     let _held = held.map_err(|error| Failure::new(format!("{}: {error}", directory.display())))?;
     let watched = Watched { what: "restore", total: length(&path), done: &|| filled(&directory) };
     let mut tar = Tar { interrupts, client, output };

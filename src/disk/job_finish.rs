@@ -31,12 +31,19 @@ impl Disks {
         disk: Option<&Disk>,
     ) -> Result<(), ControlError> {
         let structure = self.lock_structure();
+        // Somebody else may have been faster.
+        let Some(job) = self.parts.catalog.job(&job.job_id)? else { return Ok(()) };
+        if job.state != JobState::Switching {
+            return Ok(());
+        }
+        let job = &job;
         let target = self.layer_record(&job.target_layer)?;
-        let size = match job.kind {
-            JobKind::Resize => size_of(job),
-            _ => target.size,
+        // A resize leaves the parent as it is by now: a merge may have ended since it was asked.
+        let (parent, size) = match job.kind {
+            JobKind::Resize => (target.parent.clone(), size_of(job)),
+            _ => (job.floor_layer.clone(), target.size),
         };
-        let changed = LayerRecord { parent: job.floor_layer.clone(), size, ..target.clone() };
+        let changed = LayerRecord { parent, size, ..target.clone() };
         let header = self.reheader(caller, &target, &changed)?;
         let done = JobRecord {
             state: JobState::Done,

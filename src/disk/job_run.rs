@@ -239,7 +239,7 @@ impl Disks {
         let is_due = now.saturating_sub(run.checkpoint) >= CHECKPOINT_INTERVAL
             || run.copied >= self.parts.stack.checkpoint_bytes.get();
         if is_all || is_due {
-            self.checkpoint(run, job, disk, (target, floor), is_all)?;
+            self.checkpoint(run, job, (disk, target, floor), is_all)?;
             run.checkpoint = now;
         }
         Ok(Step::Working(rest_after(job, now.saturating_sub(begun), (is_gentle, pulled.copied))))
@@ -250,8 +250,7 @@ impl Disks {
         &self,
         run: &mut Run,
         job: &JobRecord,
-        disk: &Disk,
-        (target, floor): (Uuid, Option<Uuid>),
+        (disk, target, floor): (&Disk, Uuid, Option<Uuid>),
         is_all: bool,
     ) -> Result<(), Trouble> {
         disk.flush_layer(target)?;

@@ -140,7 +140,7 @@ impl Disk {
         let stack = self.stack.load_full();
         let (low, high) = between.positions(&stack)?;
         for member in stack.members(low + 1..high) {
-            member.layer.flush()?;
+            member.layer.settle()?;
             member.is_releasing.store(false, Ordering::Release);
         }
         Ok(())

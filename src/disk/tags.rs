@@ -58,8 +58,7 @@ impl Disks {
                 self.allow_on(caller, "ecs:UntagResources", &thing(kind, id))?;
                 self.check_there(kind, id)?;
                 let had = self.parts.catalog.tags(&TagFilter::of(kind, id), ALL_TAGS)?;
-                let is_meant =
-                    |tag: &TagRecord| keys.is_none_or(|keys| keys.iter().any(|k| *k == tag.key));
+                let is_meant = |tag: &TagRecord| keys.is_none_or(|keys| keys.contains(&tag.key));
                 change.extend(had.into_iter().filter(is_meant).map(|tag| Operation::DeleteTag {
                     resource_type: kind,
                     resource_id: tag.resource_id,

@@ -212,7 +212,8 @@ impl Layer<Writable> {
 }
 
 impl Layer<Frozen> {
-    /// Flushes what an earlier process may have left unflushed, once for all handles.
+    /// Flushes what an earlier process may have left unflushed, and what was released: once for
+    /// all handles.
     ///
     /// # Errors
     /// As [`Layer::flush`].
@@ -225,11 +226,12 @@ impl Layer<Frozen> {
     }
 
     /// Makes `units` units from `first` on absent and gives their space back. Only for units that
-    /// every reader of this layer finds in a layer above.
+    /// every reader of this layer finds in a layer above. [`Layer::settle`] makes it last.
     ///
     /// # Errors
     /// A range outside the layer, or storage that fails.
     pub fn release_units(&self, first: DataUnit, units: u64) -> Result<(), LayerError> {
+        self.is_settled.store(false, Ordering::Release);
         self.punch(first, units)
     }
 }

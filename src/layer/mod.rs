@@ -70,7 +70,7 @@ pub struct Layer<S: State> {
     header: Arc<LayerHeader>,
     codec: Arc<Codec>,
     meter: Arc<KeyMeter>,
-    /// It was flushed since it was opened.
+    /// It was flushed since it was opened, and has released nothing since.
     is_settled: Arc<AtomicBool>,
     state: PhantomData<S>,
 }

@@ -169,7 +169,9 @@ impl Job {
             Outcome::Success => {
                 if let Ok(Command::Write { .. }) = self.command {
                     link.metrics.written(self.length);
-                    self.buffer.take().map(Buffer::keep_warm);
+                    if let Some(buffer) = self.buffer.take() {
+                        buffer.keep_warm();
+                    }
                 }
                 batch.head(|out| reply::success(self.to, out));
             }

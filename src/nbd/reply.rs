@@ -220,11 +220,11 @@ impl Meaning {
     }
 }
 
-/// Makes of `runs`, which begin at the request's offset, the extents of a BLOCK_STATUS reply for a
-/// context of that `meaning`, put into `extents`: at least one, at most [`limits::EXTENTS_MAX`], no
-/// two equal neighbours. They end where the reply's form, the limit or the runs end; the client
-/// asks again from there. With `req_one` there is one, not longer than the `length` of the request
-/// in bytes.
+/// Makes of `runs`, which begin at the request's offset, the extents of a BLOCK_STATUS reply for
+/// a context of that `meaning`, put into `extents`: at least one, at most
+/// [`limits::EXTENTS_MAX`], no two equal neighbours. They end where the reply's form, the limit or
+/// the runs end; the client asks again from there. With `req_one` there is one, not longer than
+/// the `length` of the request in bytes.
 pub fn plan_block_status(
     (mode, meaning): (ReplyMode, Meaning),
     length: u64,

@@ -102,7 +102,7 @@ impl Play {
     }
 
     /// Plays it all and compares; how many writes it took.
-    pub fn to_the_end(mut self, script: &[Op]) -> u64 {
+    pub fn through(mut self, script: &[Op]) -> u64 {
         let place = format!("seed {}, to the end", self.seed);
         for op in script {
             if let Err(error) = self.act(*op) {
@@ -367,8 +367,7 @@ impl Play {
         if self.snapshots.contains_key(&snapshot) {
             return Ok(());
         }
-        let disk_id = model.id.clone();
-        let request = CreateSnapshot { disk_id, ..CreateSnapshot::default() };
+        let request = CreateSnapshot { disk_id: model.id, ..CreateSnapshot::default() };
         let made = self.disks().create_snapshot(&owner(), &request)?;
         assert_eq!(made.status, SnapshotStatus::Accomplished);
         self.settled(disk);
