@@ -154,8 +154,8 @@ impl Disks {
         if job.kind == JobKind::Copy { self.copy_ended(job, false) } else { Ok(Vec::new()) }
     }
 
-    /// Gives a layer's header the parent of `changed`, or its size if the job is a resize, unless it
-    /// has got them.
+    /// Gives a layer's header the parent of `changed`, or its size if the job is a resize, unless
+    /// it has it.
     fn reheader(
         &self,
         caller: &Caller,
