@@ -39,7 +39,9 @@ fn softhsm_behind_the_proxy_conforms() {
     in_own_process("softhsm_behind_the_proxy_conforms", |softhsm| {
         softhsm.init("one");
         let dir = tempfile::tempdir().unwrap();
-        let Some(proxy) = Proxy::new(dir.path(), softhsm::library().unwrap()) else { return };
+        // Where it stays until the process has ended: threads may call it until then.
+        let folder = softhsm.tokens.parent().unwrap();
+        let Some(proxy) = Proxy::new(folder, softhsm::library().unwrap()) else { return };
         let uri = tokens::uri("one", proxy.library(), &softhsm.pin_file);
         conform(&House::open(dir.path(), Some(token(&uri))));
     });

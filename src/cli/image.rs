@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::client::{self, Client, ECS, OWN, text};
+use super::client::{self, Client, ECS, Interrupts, OWN, text};
 use super::disk::{KeyNames, consented, or_dash, size_of};
 use super::failure::Failure;
 use super::find::{IMAGE, SNAPSHOT};
@@ -73,9 +73,12 @@ fn import_file(import: &ImportImage, client: &Client, output: &Output) -> Result
         ("Description", description.as_str()),
     ];
     parameters.extend(key_id.iter().map(|key| ("KMSKeyId", key.as_str())));
+    // First, so that no moment is left in which the disk is there and a signal ends us at once.
+    let mut interrupts = Interrupts::listen(client)?;
     let mut disk = LeasedDisk::attach_new(client, &parameters)?;
     let arguments = qemu_img::import_arguments(&from, &disk.uri()?);
-    Conversion { what: "import", total, client, output }.run(&arguments, &mut disk)?;
+    let conversion = Conversion { what: "import", total, client, output };
+    conversion.run(&arguments, &mut disk, &mut interrupts)?;
     let mut parameters = vec![("DiskId", disk.id()), ("ImageName", import.name.as_str())];
     parameters.extend(import.description.iter().map(|text| ("Description", text.as_str())));
     let made = client.call(OWN, "CreateImageOfDisk", &parameters)?;
@@ -88,14 +91,16 @@ fn export_file(export: &ExportImage, client: &Client, output: &Output) -> Result
     let format = format_of(export)?;
     let image = IMAGE.find(client, &export.image.image)?;
     let id = text(&image, "ImageId");
-    // First, so that nothing is made for a name that cannot be.
+    let mut interrupts = Interrupts::listen(client)?;
+    // Before the disk, so that nothing is made for a name that cannot be.
     let mut file = NewFile::create(&export.to)?;
     let parameters = [("ImageId", id), ("ReadOnly", "true")];
     let mut disk = LeasedDisk::attach_new(client, &parameters)?;
     let uri = disk.uri()?;
     let total = qemu_img::data_bytes(uri.as_ref(), "raw")?;
     let arguments = qemu_img::export_arguments(&uri, format, file.part());
-    Conversion { what: "export", total, client, output }.run(&arguments, &mut disk)?;
+    let conversion = Conversion { what: "export", total, client, output };
+    conversion.run(&arguments, &mut disk, &mut interrupts)?;
     file.keep()?;
     let json = json!({
         "ImageId": id,

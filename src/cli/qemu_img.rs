@@ -154,10 +154,10 @@ impl Conversion<'_> {
         &self,
         arguments: &[OsString],
         disk: &mut LeasedDisk<'_>,
+        interrupts: &mut Interrupts,
     ) -> Result<(), Failure> {
-        let mut interrupts = Interrupts::listen(self.client)?;
         let mut child = start(arguments)?;
-        let outcome = self.watch(&mut child, &mut interrupts, disk);
+        let outcome = self.watch(&mut child, interrupts, disk);
         if outcome.is_err() {
             let _ = child.kill();
         }

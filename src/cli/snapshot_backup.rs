@@ -39,6 +39,7 @@ pub(super) fn export(
 ) -> Result<(), Failure> {
     let id = SNAPSHOT.id_of(client, &export.snapshot.snapshot)?;
     let since = export.since.as_deref().map(|name| SNAPSHOT.id_of(client, name)).transpose()?;
+    let interrupts = Interrupts::listen(client)?;
     let mut file = NewFile::create(&export.to)?;
     // A disk on the snapshot keeps its layers from being merged while they are read.
     let parameters = [("SnapshotId", id.as_str()), ("ReadOnly", "true")];
@@ -52,7 +53,8 @@ pub(super) fn export(
     let total = paths.iter().map(|path| allocated(path)).sum();
     let part = file.part().to_owned();
     let watched = Watched { what: "export", total, done: &|| length(&part) };
-    run_tar(&arguments, &watched, client, output, &mut || disk.renew_in_time())?;
+    let mut tar = Tar { interrupts, client, output };
+    tar.run(&arguments, &watched, &mut || disk.renew_in_time())?;
     file.keep()?;
     let bytes = length(&export.to);
     let json = json!({
@@ -80,6 +82,7 @@ pub(super) fn restore(
     let named =
         |error: std::io::Error| Failure::new(format!("{}: {error}", restore.file.display()));
     let path = restore.file.canonicalize().map_err(named)?;
+    let interrupts = Interrupts::listen(client)?;
     let begun = client.call(OWN, "BeginSnapshotRestore", &[])?;
     let id = text(&begun, "RestoreId");
     let directory = PathBuf::from(text(&begun, "Directory"));
@@ -88,7 +91,8 @@ pub(super) fn restore(
     let held = File::open(&directory).and_then(|held| held.lock().map(|()| held));
     let _held = held.map_err(|error| Failure::new(format!("{}: {error}", directory.display())))?;
     let watched = Watched { what: "restore", total: length(&path), done: &|| filled(&directory) };
-    run_tar(&extract_arguments(&path, &directory), &watched, client, output, &mut || Ok(()))?;
+    let mut tar = Tar { interrupts, client, output };
+    tar.run(&extract_arguments(&path, &directory), &watched, &mut || Ok(()))?;
     let mut parameters = vec![("RestoreId", id)];
     parameters.extend(restore.name.iter().map(|name| ("SnapshotName", name.as_str())));
     let restored = client.call(OWN, "FinishSnapshotRestore", &parameters)?;
@@ -165,49 +169,56 @@ struct Watched<'a> {
     done: &'a dyn Fn() -> u64,
 }
 
-fn run_tar(
-    arguments: &[OsString],
-    watched: &Watched<'_>,
-    client: &Client,
-    output: &Output,
-    each_tick: &mut dyn FnMut() -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let not_started = |error: std::io::Error| Failure::new(format!("tar: {error}"));
-    let mut interrupts = Interrupts::listen(client)?;
-    let clock = SystemClock::new();
-    let begun = clock.monotonic();
-    let mut command = Command::new("tar");
-    command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = command.stderr(Stdio::piped()).spawn().map_err(not_started)?;
-    let outcome = loop {
-        match child.try_wait() {
-            Ok(Some(_)) => break Ok(()),
-            Ok(None) => {}
-            Err(error) => break Err(not_started(error)),
+/// `tar` as a child process, for as long as nobody interrupts.
+struct Tar<'a> {
+    interrupts: Interrupts,
+    client: &'a Client,
+    output: &'a Output,
+}
+
+impl Tar<'_> {
+    fn run(
+        &mut self,
+        arguments: &[OsString],
+        watched: &Watched<'_>,
+        each_tick: &mut dyn FnMut() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let not_started = |error: std::io::Error| Failure::new(format!("tar: {error}"));
+        let clock = SystemClock::new();
+        let begun = clock.monotonic();
+        let mut command = Command::new("tar");
+        command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().map_err(not_started)?;
+        let outcome = loop {
+            match child.try_wait() {
+                Ok(Some(_)) => break Ok(()),
+                Ok(None) => {}
+                Err(error) => break Err(not_started(error)),
+            }
+            if self.interrupts.came_within(self.client, TICK) {
+                break Err(Failure::new("interrupted"));
+            }
+            let elapsed = clock.monotonic().saturating_sub(begun);
+            let done = (watched.done)();
+            let progress = Progress { done, total: watched.total, elapsed, begun_at: 0 };
+            if let Err(failure) =
+                each_tick().and_then(|()| self.output.progress(&progress.line(watched.what)))
+            {
+                break Err(failure);
+            }
+        };
+        if outcome.is_err() {
+            let _ = child.kill();
         }
-        if interrupts.came_within(client, TICK) {
-            break Err(Failure::new("interrupted"));
+        let _ = self.output.end_progress();
+        let ended = child.wait_with_output().map_err(not_started)?;
+        outcome?;
+        if ended.status.success() {
+            return Ok(());
         }
-        let elapsed = clock.monotonic().saturating_sub(begun);
-        let done = (watched.done)();
-        let progress = Progress { done, total: watched.total, elapsed, begun_at: 0 };
-        if let Err(failure) =
-            each_tick().and_then(|()| output.progress(&progress.line(watched.what)))
-        {
-            break Err(failure);
-        }
-    };
-    if outcome.is_err() {
-        let _ = child.kill();
+        let complaint = String::from_utf8_lossy(&ended.stderr);
+        Err(Failure::new(complaint.lines().next().unwrap_or("tar failed").to_owned()))
     }
-    let _ = output.end_progress();
-    let ended = child.wait_with_output().map_err(not_started)?;
-    outcome?;
-    if ended.status.success() {
-        return Ok(());
-    }
-    let complaint = String::from_utf8_lossy(&ended.stderr);
-    Err(Failure::new(complaint.lines().next().unwrap_or("tar failed").to_owned()))
 }
 
 fn length(path: &Path) -> u64 {

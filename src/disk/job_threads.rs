@@ -80,6 +80,11 @@ impl Runner {
         !waited.unwrap_or_else(PoisonError::into_inner).0.is_stopping
     }
 
+    /// The caller works on the job; no thread shall.
+    pub(super) fn take(&self, job_id: &str) {
+        self.lock().active.insert(job_id.to_owned());
+    }
+
     /// Nobody works on the job any more; nobody shall before `until`.
     pub(super) fn is_done_with(&self, job_id: &str, until: Option<Duration>) {
         let mut state = self.lock();

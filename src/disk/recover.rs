@@ -132,15 +132,21 @@ impl Disks {
 
     /// Opens a disk that was attached when the last run ended, under a new epoch.
     fn reopen(&self, caller: &Caller, disk: &DiskRecord) -> Result<(), ControlError> {
+        // A job that was finished at the start may have changed its size or its key.
+        let disk = self.disk(&disk.disk_id)?;
+        if disk.status != DiskStatus::InUse {
+            return Ok(());
+        }
         let renewed = DiskRecord { epoch: disk.epoch + 1, ..disk.clone() };
-        self.change(disk, &renewed, || Ok(()))?;
+        self.change(&disk, &renewed, || Ok(()))?;
         let outcome = self.open(caller, &renewed);
         match outcome {
             Ok(open) => {
                 let _limits = self.performance.lock().unwrap_or_else(PoisonError::into_inner);
-                // It may have been detached meanwhile.
-                if self.disk(&disk.disk_id)? == renewed {
-                    self.publish(&renewed, open);
+                // It may have been detached meanwhile; its limits may have been changed.
+                let current = self.disk(&disk.disk_id)?;
+                if (current.status, current.epoch) == (renewed.status, renewed.epoch) {
+                    self.publish(&current, open);
                 }
                 Ok(())
             }

@@ -3,7 +3,9 @@
 //! It is a job of one step: the catalog says what the size shall be, the header follows, then the
 //! catalog and the open disk. A crash in between is finished at the next start.
 
-use crate::catalog::{DiskRecord, JobKind, JobPace, JobRecord, JobState, StackOperation};
+use crate::catalog::{
+    DiskRecord, JobKind, JobPace, JobRecord, JobState, LayerRecord, StackOperation,
+};
 use crate::limits;
 use crate::ram::Caller;
 use crate::units::{ByteCount, DataUnitSize};
@@ -55,20 +57,31 @@ impl Disks {
                 pace: JobPace::Full,
             })
         };
+        // The caller's own thread does it, so that the trail names the caller.
+        self.stack.runner.take(&job.job_id);
+        let outcome = self.resize_by(caller, &job, &top);
+        self.stack.runner.is_done_with(&job.job_id, None);
+        outcome.and_then(|()| self.disk(disk_id))
+    }
+
+    fn resize_by(
+        &self,
+        caller: &Caller,
+        job: &JobRecord,
+        top: &LayerRecord,
+    ) -> Result<(), ControlError> {
         self.apply([StackOperation::InsertJob(job.clone())])?;
+        let disk_id = job.disk_id.as_deref().unwrap_or_default();
         let attached = self.attached_disk(disk_id);
         let disk = attached.as_ref().map(|attachment| attachment.disk());
-        match self.finish(caller, &job, disk) {
-            Ok(()) => self.disk(disk_id),
-            Err(error) => {
-                // Without a new header nothing has changed.
-                let size = self.stored_spec(&top).map(|spec| spec.size);
-                if size.is_ok_and(|stored| stored == top.size) {
-                    self.apply([StackOperation::DeleteJob(job.job_id)])?;
-                }
-                Err(error)
+        self.finish(caller, job, disk).or_else(|error| {
+            // Without a new header nothing has changed.
+            let size = self.stored_spec(top).map(|spec| spec.size);
+            if size.is_ok_and(|stored| stored == top.size) {
+                self.apply([StackOperation::DeleteJob(job.job_id.clone())])?;
             }
-        }
+            Err(error)
+        })
     }
 }
 

@@ -201,6 +201,8 @@ impl TokenError {
     pub(super) fn class(&self) -> Class {
         match self {
             Self::Code(code) | Self::Unverified { code, .. } => code.class(),
+            // Whoever mends the way finds out why, and says so to all.
+            Self::Start(_) => Class::Reconnect,
             // A token whose storage is gone finds nothing and says that all is well.
             Self::Missing { .. } => Class::Ambiguous,
             Self::Busy | Self::Silent => Class::Busy,
@@ -395,6 +397,7 @@ mod tests {
         assert_eq!(code(RvError::GeneralError).class(), Class::Ambiguous);
         assert_eq!(code(RvError::SessionCount).class(), Class::Busy);
         assert_eq!(code(RvError::PinIncorrect).class(), Class::Lasting);
+        assert_eq!(TokenError::Start(code(RvError::GeneralError)).class(), Class::Reconnect);
         assert_eq!(TokenError::Missing { label: String::new() }.class(), Class::Ambiguous);
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Keeper {
 #[derive(Default)]
 struct Duties {
     is_stopped: bool,
+    /// The thread runs.
+    is_at_work: bool,
     /// There is something to look at, before the time.
     is_rung: bool,
     /// The first attempt has ended.
@@ -55,14 +57,31 @@ impl Keeper {
         self.changed.notify_all();
     }
 
-    /// Ends the thread, soon.
-    pub(super) fn stop(&self) {
-        lock(&self.duties).is_stopped = true;
+    /// Ends the thread; waits for it, at most `timeout`: a library that is taken down with the
+    /// process must not be in the midst of its call.
+    pub(super) fn stop(&self, timeout: Duration) {
+        let mut duties = lock(&self.duties);
+        duties.is_stopped = true;
         self.changed.notify_all();
+        let at_work = |duties: &mut Duties| duties.is_at_work;
+        drop(self.changed.wait_timeout_while(duties, timeout, at_work));
     }
 
     /// The thread.
-    pub(super) fn look_after(&self, link: &Arc<Link>, crew: &Arc<Crew>, workers: usize) {
+    pub(super) fn serve(&self, link: &Arc<Link>, crew: &Arc<Crew>, workers: usize) {
+        {
+            let mut duties = lock(&self.duties);
+            if duties.is_stopped {
+                return;
+            }
+            duties.is_at_work = true;
+        }
+        self.look_after(link, crew, workers);
+        lock(&self.duties).is_at_work = false;
+        self.changed.notify_all();
+    }
+
+    fn look_after(&self, link: &Arc<Link>, crew: &Arc<Crew>, workers: usize) {
         let mut pause = RETRY_MIN;
         loop {
             let is_up = match link.footing() {

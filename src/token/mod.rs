@@ -107,7 +107,7 @@ impl Token {
         let keeper = Arc::clone(&token.keeper);
         std::thread::Builder::new()
             .name("hsm-keeper".into())
-            .spawn(move || keeper.look_after(&link, &crew, workers))?;
+            .spawn(move || keeper.serve(&link, &crew, workers))?;
         Ok(token)
     }
 
@@ -365,7 +365,7 @@ impl Token {
 
     /// Ends its threads; waits for what is under way, within the configured time.
     pub fn close(&self) {
-        self.keeper.stop();
+        self.keeper.stop(self.link.timeout);
         self.crew.stop(self.link.timeout);
     }
 

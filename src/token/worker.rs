@@ -81,7 +81,8 @@ struct Queue {
     is_stopped: bool,
     /// Workers that may work: no more than the token says that it has sessions for.
     allowed: usize,
-    running: usize,
+    /// Workers that have not gone home.
+    alive: usize,
     /// Workers that wait for work.
     idle: usize,
     /// Workers that got no session, and leave the work to those that have one for a while.
@@ -113,7 +114,7 @@ impl Crew {
     /// Starts `workers` threads.
     pub(super) fn start(link: &Arc<Link>, workers: usize) -> std::io::Result<Arc<Self>> {
         let crew = Arc::new(Self {
-            queue: Mutex::new(Queue { allowed: workers, ..Queue::default() }),
+            queue: Mutex::new(Queue { allowed: workers, alive: workers, ..Queue::default() }),
             work: Condvar::new(),
             changed: Condvar::new(),
             workers,
@@ -131,21 +132,19 @@ impl Crew {
     fn serve(&self, number: usize, link: Arc<Link>) {
         let mut worker = Worker { link, session: None };
         while let Some((mut job, standing)) = self.next(number) {
-            let outcome = job(&mut worker, standing);
-            let mut queue = lock(&self.queue);
-            queue.running -= 1;
-            if queue.is_stopped {
-                self.changed.notify_all();
-            }
-            if matches!(outcome, Outcome::NoSession) {
-                self.step_aside(queue, job);
+            if matches!(job(&mut worker, standing), Outcome::NoSession) {
+                self.step_aside(job);
             }
         }
         worker.put_away();
+        drop(worker);
+        lock(&self.queue).alive -= 1;
+        self.changed.notify_all();
     }
 
     /// Gives the job to those that have a session.
-    fn step_aside(&self, mut queue: MutexGuard<'_, Queue>, job: Job) {
+    fn step_aside(&self, job: Job) {
+        let mut queue = lock(&self.queue);
         queue.jobs.push_front(job);
         queue.aside += 1;
         self.call(queue);
@@ -237,7 +236,6 @@ impl Crew {
                 continue;
             }
             if let Some(job) = queue.jobs.pop_front() {
-                queue.running += 1;
                 let others = queue.allowed.saturating_sub(queue.aside + 1);
                 let is_last = others == 0;
                 let standing = if is_last { Standing::Last } else { Standing::OneOfSeveral };
@@ -249,14 +247,14 @@ impl Crew {
         }
     }
 
-    /// Sends the workers home; waits for the calls under way, at most `timeout`.
+    /// Sends the workers home; waits until the last one has gone, at most `timeout`.
     pub(super) fn stop(&self, timeout: Duration) {
         let mut queue = lock(&self.queue);
         queue.is_stopped = true;
         queue.jobs.clear();
         self.work.notify_all();
         self.changed.notify_all();
-        let _ = self.changed.wait_timeout_while(queue, timeout, |queue| queue.running > 0);
+        let _ = self.changed.wait_timeout_while(queue, timeout, |queue| queue.alive > 0);
     }
 }
 
