@@ -43,19 +43,25 @@ fn run_by(script: &str, clients: &[&str], clock: Option<&MovedClock>) {
     }
     let daemon = Daemon::launch(command, &data);
     for client in clients {
-        let mut command = Command::new(&python);
-        command
-            .arg("-B")
-            .arg(format!("{}/tests/sdk/{script}.py", env!("CARGO_MANIFEST_DIR")))
-            .arg(client)
-            .env("SEALDISK_ENDPOINT", daemon.http())
-            .env("SEALDISK_ACCESS_KEY", data.join("access-key.json"));
+        let mut command = scripted(&python, &daemon, script);
+        command.arg(client);
         if let Some(clock) = clock {
             clock.drive(&mut command);
         }
         let output = command.output().expect("the script starts");
         print!("{}", tools::text_of(&format!("{script}.py {client}"), &output));
     }
+}
+
+/// A script that speaks to `daemon` with its owner's key.
+fn scripted(python: &str, daemon: &Daemon, script: &str) -> Command {
+    let mut command = Command::new(python);
+    command
+        .arg("-B")
+        .arg(format!("{}/tests/sdk/{script}.py", env!("CARGO_MANIFEST_DIR")))
+        .env("SEALDISK_ENDPOINT", daemon.http())
+        .env("SEALDISK_ACCESS_KEY", daemon.data_dir().join("access-key.json"));
+    command
 }
 
 /// Whether the Node clients are here.
@@ -102,6 +108,24 @@ fn what_needs_another_day_through_every_client() {
     run_by("dates", &PYTHON, Some(&clock));
     if have_node() {
         run_by("dates", &NODE, Some(&clock));
+    }
+}
+
+#[test]
+fn how_the_account_stands_through_every_client() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let daemon =
+        Daemon::launch(serve(&data, &["--nbd-tcp", "off", "--http", "127.0.0.1:0"]), &data);
+    let node = if have_node() { &NODE[..] } else { &[] };
+    for standing in ["not-enabled", "in-debt", "suspended", "enabled"] {
+        daemon.ok(&["account", "set", "--kms", standing]);
+        for client in PYTHON.iter().chain(node) {
+            let mut command = scripted(&python, &daemon, "standing");
+            let output = command.args([client, standing]).output().expect("the script starts");
+            print!("{}", tools::text_of(&format!("standing.py {client} {standing}"), &output));
+        }
     }
 }
 

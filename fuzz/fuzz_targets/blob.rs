@@ -7,6 +7,7 @@ use sealdisk::kms::KmsError;
 use sealdisk::kms::blob;
 use sealdisk::kms::context::Context;
 use sealdisk::secret::Secret;
+use sealdisk::token::Sealed;
 
 /// Bytes before the initialisation vector, which go into the associated data.
 const HEADER_BYTES: usize = 45;
@@ -22,9 +23,9 @@ fuzz_target!(|bytes: &[u8]| {
     });
     assert!(matches!(opened, Err(KmsError::InvalidParameter(_))));
 
-    let (at, iv) = (HEADER_BYTES, bytes[HEADER_BYTES..HEADER_BYTES + 12].try_into());
-    let sealed = || Ok(bytes[at + 12..].to_vec());
-    let again = blob::seal(blob.version_id(), iv.expect("12"), &Context::new(), |_| sealed());
+    let (iv, sealed) = bytes[HEADER_BYTES..].split_first_chunk().expect("it was parsed");
+    let sealed = Sealed { iv: *iv, bytes: sealed.to_vec() };
+    let again = blob::seal(blob.version_id(), &Context::new(), |_| Ok(sealed));
     assert_eq!(again.expect("the context is empty"), bytes);
     let opened = blob.open(&Context::new(), |_, _, _| Ok(Some(Secret::zeroed(1))));
     assert!(opened.is_ok());

@@ -44,7 +44,7 @@ impl Disks {
             _ => (job.floor_layer.clone(), target.size),
         };
         let changed = LayerRecord { parent, size, ..target.clone() };
-        let header = self.reheader(caller, &target, &changed)?;
+        let header = self.reheader(caller, job, (&target, &changed))?;
         let done = JobRecord {
             state: JobState::Done,
             failure: String::new(),
@@ -154,16 +154,22 @@ impl Disks {
         if job.kind == JobKind::Copy { self.copy_ended(job, false) } else { Ok(Vec::new()) }
     }
 
-    /// Gives a layer's header the parent and size of `changed`, if it has not got them yet.
+    /// Gives a layer's header the parent of `changed`, or its size if the job is a resize, unless
+    /// it has it.
     fn reheader(
         &self,
         caller: &Caller,
-        target: &LayerRecord,
-        changed: &LayerRecord,
+        job: &JobRecord,
+        (target, changed): (&LayerRecord, &LayerRecord),
     ) -> Result<LayerHeader, ControlError> {
         let parent = changed.parent.as_deref().map(uuid_of).transpose()?;
-        let size = changed.size;
-        self.reheader_layer(caller, target, |spec| LayerSpec { parent, size, ..spec.clone() })
+        let (is_resize, size) = (job.kind == JobKind::Resize, changed.size);
+        // Only what this job is about: another one may have been cut off on the same layer, its
+        // header ahead of its record.
+        self.reheader_layer(caller, target, |spec| match is_resize {
+            true => LayerSpec { size, ..spec.clone() },
+            false => LayerSpec { parent, ..spec.clone() },
+        })
     }
 
     /// What the header of a layer says it is, as it lies there.

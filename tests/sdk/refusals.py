@@ -2,8 +2,8 @@
 
 `PUBLISHED` says which codes belong to which action: the state matrix and the error table of the
 documentation, as far as a client can bring them about. Each pair must have been met at the end.
-What needs another day (dates.py), another caller's signature (signing.py), an account in debt or a
-broken disk (tests/error_codes.rs) is not in it.
+What needs another day (dates.py), another caller's signature (signing.py), an account in debt
+(standing.py) or a broken disk (tests/error_codes.rs) is not in it.
 """
 
 import base64
