@@ -21,6 +21,7 @@ impl Disks {
         self.delete_forsaken(&caller)
             .unwrap_or_else(|error| warn("disks past their lease", &error));
         self.sweep(&caller);
+        self.sweep_restores();
         self.plan_merges();
         self.bound_depths().unwrap_or_else(|error| warn("deep stacks", &error));
         self.forget_jobs().unwrap_or_else(|error| warn("old jobs", &error));
