@@ -2,7 +2,7 @@
 //! `tools/bench-hsm`, which makes the token:
 //!
 //! ```text
-//! hsm URI ROUNDS SECONDS
+//! hsm URI ROUNDS SECONDS [WORKERS...]
 //! ```
 //!
 //! A wrap is what a data key costs: 12 random bytes of the token, then AES-256-GCM of 64 bytes with
@@ -29,7 +29,7 @@ use sealdisk::token::{Object, Token, TokenParts, TokenState};
 
 const PLAIN: [u8; 64] = [7; 64];
 const DATA: [u8; 100] = [9; 100];
-const WORKERS: [usize; 4] = [1, 2, 4, 8];
+const WORKERS: [&str; 4] = ["1", "2", "4", "8"];
 
 /// One run: wraps a second, and latencies in µs.
 #[derive(Clone, Copy)]
@@ -42,7 +42,8 @@ struct Run {
 fn main() {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|text| text != "--bench").collect();
-    let [uri, rounds, seconds] = &arguments[..] else {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let [uri, rounds, seconds, ref workers @ ..] = arguments[..] else {
         // As `cargo bench` runs it, without a token.
         println!("run tools/bench-hsm");
         return;
@@ -51,7 +52,9 @@ fn main() {
     let rounds: usize = rounds.parse().unwrap();
     let span = Duration::from_secs_f64(seconds.parse().unwrap());
     let raw = Raw::new(&uri);
-    let rows = WORKERS.map(|workers| {
+    let all = if workers.is_empty() { &WORKERS[..] } else { workers };
+    let rows = all.iter().map(|workers| {
+        let workers = workers.parse().unwrap();
         let ours = Ours::new(&uri, workers);
         let runs: Vec<(Run, Run)> =
             (0..rounds).map(|_| (raw.run(workers, span), ours.run(2 * workers, span))).collect();
@@ -62,7 +65,7 @@ fn main() {
         "| workers | raw, wraps/s | p50, µs | p99, µs | sealdisk, wraps/s | p50 | p99 | of raw |"
     );
     println!("|---:|---:|---:|---:|---:|---:|---:|---:|");
-    for (workers, raw, ours) in rows {
+    for (workers, raw, ours) in rows.collect::<Vec<(usize, Run, Run)>>() {
         println!(
             "| {workers} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} |",
             raw.rate,

@@ -201,10 +201,11 @@ pub fn hsm_recovered(name: &str, step: &'static str) {
         .increment(1);
 }
 
-/// Calls that wait for a token, and workers in calls that do not end.
-pub fn hsm_load(name: &str, waiting: usize, hung: usize) {
+/// Calls that wait for a token, workers in calls that do not end, and those in their place.
+pub fn hsm_load(name: &str, waiting: usize, hung: usize, replaced: usize) {
     gauge!("sealdisk_hsm_waiting", "hsm" => name.to_owned()).set(waiting as f64);
     gauge!("sealdisk_hsm_hung_workers", "hsm" => name.to_owned()).set(hung as f64);
+    gauge!("sealdisk_hsm_replaced_workers", "hsm" => name.to_owned()).set(replaced as f64);
 }
 
 /// Objects in a token that no key version is known for.

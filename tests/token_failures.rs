@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sealdisk::clock::{SystemClock, SystemEntropy};
 use sealdisk::config::{Hsm, TokenUri};
-use sealdisk::token::{Object, Token, TokenError, TokenParts, TokenState};
+use sealdisk::token::{Load, Object, Token, TokenError, TokenParts, TokenState};
 use support::softhsm::{self, PIN, SoftHsm, in_own_process};
 use support::tokens::{self, Proxy};
 use support::tools;
@@ -461,8 +461,41 @@ fn calls_that_hang_take_no_caller_with_them() {
         }
         tools::wait_until("it is said that the token hangs", || !bench.is_up());
         bench.well_again(&key, "a hung call");
-        assert_eq!(bench.token.load(), (0, 0), "all workers are back");
+        let none = Load { waiting: 0, hung: 0, replaced: 0 };
+        tools::wait_until("all workers are back, and no more", || bench.token.load() == none);
     });
+}
+
+#[test]
+fn a_call_that_never_ends_is_no_worker_less_for_ever() {
+    let one = |hsm: &mut Hsm| (hsm.workers, hsm.timeout) = (1, Duration::from_millis(300));
+    in_own_process("a_call_that_never_ends_is_no_worker_less_for_ever", |hsm| {
+        let Some(bench) = Bench::with(hsm, one) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let seal = || bench.token.seal(&key, DATA, PLAIN);
+        bench.once("C_Encrypt 1 hang 600s", seal, Result::is_err).unwrap_err();
+        // The only worker is lost, and stays so; another one does the work.
+        tools::wait_until("another worker has its place", || seal().is_ok());
+        assert_eq!(bench.token.load(), Load { waiting: 0, hung: 1, replaced: 1 });
+        assert_eq!(threads(), 2);
+        // Not a third one, whatever hangs.
+        bench.proxy.obey(&["C_Encrypt * hang 600s"]);
+        tools::wait_until("it is said that the token hangs", || seal().is_err() && !bench.is_up());
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(threads() <= 2, "{}", threads());
+        bench.well_again(&key, "hung calls");
+        tools::wait_until("there is one worker again", || threads() == 1);
+        assert_eq!(bench.token.load(), Load { waiting: 0, hung: 0, replaced: 0 });
+        seal().unwrap();
+    });
+}
+
+/// Workers in this process.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("hsm-") && !name.starts_with("hsm-keeper")).count()
 }
 
 #[test]

@@ -43,8 +43,9 @@ fn hsm(report: &TokenReport) -> Value {
     let mut item = json!({
         "Name": report.name,
         "KmsInstanceId": report.instance_id,
-        "WaitingCalls": report.load.0,
-        "HungWorkers": report.load.1,
+        "WaitingCalls": report.load.waiting,
+        "HungWorkers": report.load.hung,
+        "ReplacedWorkers": report.load.replaced,
     });
     match &report.state {
         TokenState::Up { found, since } => {

@@ -25,7 +25,6 @@ pub(super) fn health(api: &Api) -> Value {
 fn hsms(api: &Api) -> Vec<Value> {
     let reports = api.kms.tokens().into_iter();
     let value = |report: TokenReport| {
-        let (waiting, hung) = report.load;
         let (state, since, cause) = match report.state {
             TokenState::Up { since, .. } => ("available", Some(since), None),
             TokenState::Down { cause, since } => ("unavailable", since, Some(cause.brief())),
@@ -36,8 +35,9 @@ fn hsms(api: &Api) -> Vec<Value> {
             "state": state,
             "since": since.map(|since| since.to_string()),
             "cause": cause,
-            "waiting_calls": waiting,
-            "hung_workers": hung,
+            "waiting_calls": report.load.waiting,
+            "hung_workers": report.load.hung,
+            "replaced_workers": report.load.replaced,
         })
     };
     reports.map(value).collect()

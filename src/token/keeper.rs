@@ -3,11 +3,12 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::crew::{Crew, Load};
 use super::failure::TokenError;
 use super::link::Link;
 use super::module::lock;
 use super::object::{self, ID_BYTES};
-use super::worker::{Access, Crew, Desk};
+use super::worker::{Access, Desk};
 use crate::metrics;
 
 /// How often a token in use is probed, so that its state is known where nobody asks it.
@@ -84,11 +85,17 @@ impl Keeper {
     fn look_after(&self, link: &Arc<Link>, crew: &Arc<Crew>, workers: usize) {
         let mut pause = RETRY_MIN;
         loop {
+            crew.relieve(link, link.timeout);
             let is_up = match link.footing() {
+                // Its worker would be the next one to be lost.
+                _ if crew.is_hung() => {
+                    link.take_down(TokenError::Silent);
+                    false
+                }
                 Ok(_) => {
                     // Through the queue: a token that hangs shows there.
                     let work = |desk: &Desk<'_>| object::probe(desk.session);
-                    let _ = crew.run(link.timeout, Access::Read, work);
+                    let _ = crew.run(link, Access::Read, work);
                     if crew.is_hung() {
                         link.take_down(TokenError::Silent);
                     }
@@ -111,15 +118,18 @@ impl Keeper {
                     }
                 },
             };
-            let (waiting, hung) = crew.load();
-            metrics::hsm_load(&link.name, waiting, hung);
-            let rest = if is_up {
+            let Load { waiting, hung, replaced } = crew.load();
+            metrics::hsm_load(&link.name, waiting, hung, replaced);
+            let mut rest = if is_up {
                 pause = RETRY_MIN;
                 PROBE_INTERVAL
             } else {
                 pause = (pause * 2).min(RETRY_MAX);
                 jittered(pause, link)
             };
+            if hung > replaced {
+                rest = rest.min(link.timeout / 2);
+            }
             let mut duties = lock(&self.duties);
             duties.has_looked = true;
             self.changed.notify_all();
@@ -142,7 +152,7 @@ impl Keeper {
         let doomed = std::mem::take(&mut lock(&self.duties).doomed);
         for id in doomed {
             let work = move |desk: &Desk<'_>| object::destroy(desk.session, &id).map(drop);
-            if crew.run(link.timeout, Access::Write, work).is_err() {
+            if crew.run(link, Access::Write, work).is_err() {
                 lock(&self.duties).doomed.push(id);
             }
         }

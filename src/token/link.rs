@@ -368,7 +368,12 @@ impl Link {
         let others_up = module.tokens_up() > usize::from(lock(&self.state).footing.is_some());
         if !is_first && (!others_up || ladder.failures % PATIENCE == PATIENCE - 1) {
             let seen = module.enter(self.timeout).map(|call| call.generation)?;
-            module.start_again(seen, self.timeout)?;
+            match module.start_again(seen, self.timeout) {
+                // A call that never ends keeps the library from being initialised anew; without
+                // that the token may do its work as well.
+                Ok(()) | Err(TokenError::Silent) => {}
+                Err(error) => return Err(error),
+            }
         }
         let call = module.enter(self.timeout)?;
         let library = module.library(&call);

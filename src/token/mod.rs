@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! Token      what can be asked: generate, seal, open, destroy, import
-//! worker.rs  threads with a session each, a bounded queue, deadlines
+//! crew.rs    threads and a bounded queue; those that hang are replaced
+//! ticket.rs  a call, its caller and its deadline
+//! worker.rs  a thread's session; what failed is tried again on a mended way
 //! keeper.rs  looks whether it is there, and tidies up in it
 //! link.rs    the way there: library, slot, login; broken and mended by one at a time
 //! login.rs   a wrong PIN is tried once
@@ -30,6 +32,7 @@ use crate::metrics;
 use crate::secret::Secret;
 
 mod check;
+mod crew;
 mod failure;
 mod gcm;
 mod keeper;
@@ -40,9 +43,12 @@ mod object;
 mod pair;
 mod pin;
 mod select;
+mod ticket;
 mod worker;
 
 pub use check::{Finding, Verdict, check};
+use crew::Crew;
+pub use crew::Load;
 pub use failure::{Code, FoundToken, TokenError};
 pub use gcm::{IV_BYTES, Sealed, TAG_BYTES};
 use keeper::Keeper;
@@ -51,7 +57,7 @@ pub use link::TokenState;
 pub use object::{CHECK_BYTES, Check, ID_BYTES, Object};
 pub use pair::{OaepHash, PairBits};
 pub use pin::PinError;
-use worker::{Access, Crew, Desk};
+use worker::{Access, Desk};
 
 /// Objects that are listed at once.
 const LISTED_MAX: usize = 10_000;
@@ -121,8 +127,8 @@ impl Token {
         self.link.shown()
     }
 
-    /// Calls that wait, and workers in calls that do not end.
-    pub fn load(&self) -> (usize, usize) {
+    /// What it has to do.
+    pub fn load(&self) -> Load {
         self.crew.load()
     }
 
@@ -378,9 +384,12 @@ impl Token {
         // Known to be away: nobody is kept waiting.
         self.link.footing()?;
         let begun = self.link.clock.monotonic();
-        let answer = self.crew.run(self.link.timeout, access, work);
+        let answer = self.crew.run(&self.link, access, work);
         if self.crew.is_hung() {
             self.link.take_down(TokenError::Silent);
+        } else if matches!(answer, Err(TokenError::Silent)) {
+            // A worker may have to be replaced.
+            self.link.ring();
         }
         let took = self.link.clock.monotonic().saturating_sub(begun);
         let outcome = if answer.is_ok() { "ok" } else { "failed" };

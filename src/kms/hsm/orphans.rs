@@ -14,7 +14,7 @@ use super::{HsmStore, PREFIX, Reference};
 use crate::catalog::Page;
 use crate::metrics;
 use crate::ram::Caller;
-use crate::token::TokenState;
+use crate::token::{Load, TokenState};
 
 /// An object that no key version is known for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub struct TokenReport {
     pub instance_id: String,
     /// Whether it can be used, and what not.
     pub state: TokenState,
-    /// Calls that wait, and workers in calls that do not end.
-    pub load: (usize, usize),
+    /// What it has to do.
+    pub load: Load,
 }
 
 impl Kms {
