@@ -250,7 +250,7 @@ impl Crew {
             match self.hire(link, "hsm-relief".into()) {
                 Ok(()) => tracing::warn!(
                     hsm = link.name,
-                    "a call of the token has not ended for long; another worker takes the place of its"
+                    "a call of the token has not ended for long; its worker is replaced"
                 ),
                 Err(error) => {
                     tracing::error!(hsm = link.name, %error, "no worker for one that hangs");
@@ -435,8 +435,8 @@ impl Crew {
     }
 }
 
-/// Looks at `flag` until it is set, [`LOOKS`] times at most. Who is to set it may wait for this very
-/// processor: it is left to others now and then.
+/// Looks at `flag` until it is set, [`LOOKS`] times at most. Who is to set it may wait for this
+/// very processor: it is left to others now and then.
 fn watch_for(flag: &AtomicBool) {
     for look in 1..=LOOKS {
         if flag.load(Ordering::Acquire) {

@@ -127,8 +127,8 @@ impl<T, W> Ticket<T, W> {
     /// Waits for it, at most the configured time.
     ///
     /// # Errors
-    /// [`TokenError::Busy`] if it has not begun by then, [`TokenError::Silent`] if it has not ended,
-    /// and its own.
+    /// [`TokenError::Busy`] if it has not begun by then, [`TokenError::Silent`] if it has not
+    /// ended, and its own.
     pub(super) fn wait(
         &self,
         crew: &Crew,
