@@ -18,11 +18,11 @@ use support::stacks::Scene;
 
 const SIZE: u64 = 48 * 1024;
 
-/// A storage in memory that remembers which bytes were written, from the start of the data on.
+/// A storage in memory that remembers where each write began and ended, from the data on.
 #[derive(Debug)]
 struct Watched {
     inner: MemoryStorage,
-    written: Mutex<Vec<Range<u64>>>,
+    written: Mutex<Vec<(u64, u64)>>,
     has_cache: bool,
 }
 
@@ -32,7 +32,7 @@ impl Watched {
         Arc::new(Self { inner, written: Mutex::default(), has_cache })
     }
 
-    fn take_written(&self) -> Vec<Range<u64>> {
+    fn take_written(&self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.written.lock().expect("nobody panicked"))
     }
 }
@@ -61,7 +61,7 @@ impl Storage for Watched {
         durability: Durability,
     ) -> Result<(), StorageError> {
         let start = at.since(DATA_OFFSET).get();
-        let range = start..start + from.len() as u64;
+        let range = (start, start + from.len() as u64);
         self.written.lock().expect("nobody panicked").push(range);
         self.inner.write_at(at, from, durability)
     }
@@ -160,15 +160,15 @@ fn sectors_of_units_that_are_there_are_written_alone() {
     write(&disk, 0, &random(16384, 1));
     storage.take_written();
     let cases = [
-        (0, 512, 0..512),
-        (1024, 512, 1024..1536),
-        (3584, 512, 3584..4096),
-        (3584, 9216, 3584..12800),
-        (4096, 4608, 4096..8704),
+        (0, 512, (0, 512)),
+        (1024, 512, (1024, 1536)),
+        (3584, 512, (3584, 4096)),
+        (3584, 9216, (3584, 12800)),
+        (4096, 4608, (4096, 8704)),
         // What is not sectors, and what reaches into a unit that is not there, goes by units.
-        (100, 512, 0..4096),
-        (1024, 16, 0..4096),
-        (15872, 1024, 12288..20480),
+        (100, 512, (0, 4096)),
+        (1024, 16, (0, 4096)),
+        (15872, 1024, (12288, 20480)),
     ];
     for (at, len, expected) in cases {
         let bytes = random(len, at);
@@ -178,7 +178,7 @@ fn sectors_of_units_that_are_there_are_written_alone() {
     }
     // And now that unit is there.
     write(&disk, 16896, &[7; 512]);
-    assert_eq!(storage.take_written(), [16896..17408]);
+    assert_eq!(storage.take_written(), [(16896, 17408)]);
     assert_eq!(read(&disk, 17408, 3072), [0; 3072]);
 }
 
@@ -189,7 +189,7 @@ fn past_the_page_cache_units_stay_whole() {
     write(&disk, 0, &random(4096, 1));
     storage.take_written();
     write(&disk, 512, &[7; 512]);
-    assert_eq!(storage.take_written(), [0..4096]);
+    assert_eq!(storage.take_written(), [(0, 4096)]);
 }
 
 /// The count of a data key grows by what was stored under it.

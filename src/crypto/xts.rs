@@ -15,7 +15,7 @@ use crate::units::{DataUnit, DataUnitSize};
 /// Bytes in a data key: two independent AES-256 keys, one for data, one for the tweak.
 pub const DATA_KEY_BYTES: usize = 64;
 
-/// Bytes in a block of AES. XTS encrypts each alone, under a tweak that its place in the unit gives.
+/// Bytes in a block of AES. XTS encrypts each alone, under a tweak of its place in the unit.
 const BLOCK_BYTES: usize = 16;
 
 /// How the data of a layer is encrypted. The allow-list: no other name is ever accepted.
