@@ -42,9 +42,12 @@ fn disk_on(storage: Arc<dyn Storage>) -> Disk {
 
 fn routes(criterion: &mut Criterion, name: &str, disk: &Disk) {
     let mut group = criterion.benchmark_group(name);
-    for (case, at, len) in
-        [("4 KiB", 8192, 4096), ("512 B inside a unit", 9000, 512), ("1 MiB", 1 << 20, 1 << 20)]
-    {
+    for (case, at, len) in [
+        ("4 KiB", 8192, 4096),
+        ("512 B inside a unit", 9000, 512),
+        ("a sector inside a unit", 9728, 512),
+        ("1 MiB", 1 << 20, 1 << 20),
+    ] {
         let span = disk.span(ByteOffset::new(at), len);
         let mut data = vec![7; span.covered_bytes()];
         let mut present = Presence::new();

@@ -20,9 +20,13 @@ const FAULTS: [Fault; 4] = [Fault::Eio, Fault::NoSpace, Fault::Short, Fault::Int
 type Operation = (&'static str, fn(&Disk) -> Result<(), DiskError>);
 
 /// Every kind of request, aligned and not.
-const OPERATIONS: [Operation; 9] = [
+const OPERATIONS: [Operation; 10] = [
     ("aligned write", |disk| write(disk, 4096, 8192, Durability::Volatile)),
     ("unaligned write", |disk| write(disk, 5000, 9000, Durability::Volatile)),
+    ("write of sectors of a unit that is there", |disk| {
+        write(disk, 8192, 4096, Durability::Volatile)?;
+        write(disk, 9216, 512, Durability::Volatile)
+    }),
     ("durable write", |disk| write(disk, 100, 50, Durability::Durable)),
     ("read", |disk| read(disk, 3000, 9000)),
     ("flush", Disk::flush),

@@ -15,6 +15,9 @@ use crate::units::{DataUnit, DataUnitSize};
 /// Bytes in a data key: two independent AES-256 keys, one for data, one for the tweak.
 pub const DATA_KEY_BYTES: usize = 64;
 
+/// Bytes in a block of AES. XTS encrypts each alone, under a tweak of its place in the unit.
+const BLOCK_BYTES: usize = 16;
+
 /// How the data of a layer is encrypted. The allow-list: no other name is ever accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cipher {
@@ -153,6 +156,15 @@ impl XtsCipher {
         for (index, unit) in data.chunks_exact_mut(size.as_usize()).enumerate() {
             self.decrypt_raw(tweak::of_unit(size, first.plus(index as u64)), unit);
         }
+    }
+
+    /// Encrypts the start of a unit, whole blocks of 16 bytes, as they are in the whole unit.
+    ///
+    /// # Panics
+    /// If there is none, or part of one.
+    pub fn encrypt_start(&self, size: DataUnitSize, unit: DataUnit, data: &mut [u8]) {
+        assert!(data.len().is_multiple_of(BLOCK_BYTES), "not a whole number of cipher blocks");
+        self.encrypt_raw(tweak::of_unit(size, unit), data);
     }
 
     /// Encrypts one data unit of any length from 16 bytes under any tweak: published test vectors

@@ -206,7 +206,7 @@ impl Stack {
 
     /// Writes to the top what was encrypted for it. The caller holds the locks of the units.
     pub(super) fn store(&self, sealed: &Ciphertext<'_>) -> Result<(), LayerError> {
-        let units = sealed.bytes().len() as u64 / self.top.unit_size().bytes();
+        let units = sealed.units(self.top.unit_size());
         let outcome = self.top.store_units(sealed, Durability::Volatile);
         // Also after a failure: part of it may be there.
         if let Some(map) = &self.map {

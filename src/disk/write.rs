@@ -1,8 +1,9 @@
 //! The write route, on one screen: piece by piece, lock the units, fill the edges, encrypt, write.
+//! Sectors of units that are in the top already are encrypted and written alone.
 
 use crate::layer::Presence;
 use crate::storage::Durability;
-use crate::units::DataUnit;
+use crate::units::{DataUnit, SECTOR_BYTES};
 
 use super::align::Span;
 use super::stack::Stack;
@@ -50,9 +51,31 @@ impl Disk {
         }
         let _guard = self.locks.write(first, piece.units());
         let stack = self.stack.load();
+        if is_apart(&stack, piece)? {
+            return Ok(stack.store(&stack.top.seal_part(first, data, piece.payload())?)?);
+        }
         fill_edges(&stack, piece, data)?;
         Ok(stack.write(first, data)?)
     }
+}
+
+/// Whether the payload can be written without what lies around it in its first and last unit: it
+/// is whole sectors, and those units are in the top, so nothing of them must be brought there. The
+/// caller holds the lock on both. Direct I/O writes whole blocks in any case.
+fn is_apart(stack: &Stack, span: &Span) -> Result<bool, DiskError> {
+    let payload = span.payload();
+    let is_sectors = (payload.start | payload.end).is_multiple_of(SECTOR_BYTES as usize);
+    if !is_sectors || stack.top.capabilities().writes_wait {
+        return Ok(false);
+    }
+    let last = span.units() - 1;
+    let edges = [(span.lead() > 0 || last == 0, 0), (span.trail() > 0 && last > 0, last)];
+    for (_, edge) in edges.into_iter().filter(|(is_partial, _)| *is_partial) {
+        if !stack.top.surely_holds(span.first().plus(edge))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Reads what lies around the payload in its first and last unit. The caller holds the lock on

@@ -1,15 +1,19 @@
 //! The only way from plaintext to storage.
 
+use std::ops::Range;
+
 use super::{LayerError, LayerSpec};
 use crate::crypto::engine::Engine;
 use crate::crypto::xts::{Cipher, XtsCipher, XtsKeyError};
 use crate::secret::Secret;
-use crate::units::{DataUnit, DataUnitSize, SECTOR_BYTES};
+use crate::units::{ByteCount, DataUnit, DataUnitSize, SECTOR_BYTES};
 
-/// Whole units as they go to storage. Only [`Codec`] makes one, so whoever holds it has encrypted.
+/// Whole units, or sectors that follow each other, as they go to storage. Only [`Codec`] makes one,
+/// so whoever holds it has encrypted.
 #[derive(Debug)]
 pub struct Ciphertext<'a> {
     first: DataUnit,
+    lead: usize,
     bytes: &'a [u8],
 }
 
@@ -17,6 +21,16 @@ impl Ciphertext<'_> {
     /// The unit that the first byte belongs to: it decrypts nowhere else.
     pub const fn first(&self) -> DataUnit {
         self.first
+    }
+
+    /// Bytes of the first unit that lie before [`Ciphertext::bytes`].
+    pub const fn lead(&self) -> usize {
+        self.lead
+    }
+
+    /// How many units of `size` it is of, wholly or in part.
+    pub const fn units(&self, size: DataUnitSize) -> u64 {
+        size.units_in(ByteCount::new((self.lead + self.bytes.len()) as u64))
     }
 
     /// The bytes to store.
@@ -53,7 +67,29 @@ impl Codec {
         if let Some(cipher) = &self.cipher {
             cipher.encrypt_in_place(self.unit, first, data);
         }
-        Ciphertext { first, bytes: data }
+        Ciphertext { first, lead: 0, bytes: data }
+    }
+
+    /// Encrypts `part` of the units in `data`, whole sectors: all that stands before it in the
+    /// first unit is taken along and left out, for XTS has no other way to come there, and nothing
+    /// of what stands behind it. Each block of 16 bytes is encrypted alone, so `part` is what it
+    /// is in whole units.
+    pub(super) fn encrypt_part<'a>(
+        &self,
+        first: DataUnit,
+        data: &'a mut [u8],
+        part: Range<usize>,
+    ) -> Ciphertext<'a> {
+        if let Some(cipher) = &self.cipher {
+            let unit = self.unit.as_usize();
+            let whole = part.end / unit;
+            let (units, rest) = data[..part.end].split_at_mut(whole * unit);
+            cipher.encrypt_in_place(self.unit, first, units);
+            if !rest.is_empty() {
+                cipher.encrypt_start(self.unit, first.plus(whole as u64), rest);
+            }
+        }
+        Ciphertext { first, lead: part.start, bytes: &data[part] }
     }
 
     /// As [`Codec::encrypt_in_place`], but only of the sectors of each unit that `sectors` has bits
@@ -71,7 +107,7 @@ impl Codec {
             let each = unit.chunks_exact_mut(SECTOR_BYTES as usize).enumerate();
             each.filter(|(index, _)| present >> index & 1 == 0).for_each(|(_, s)| s.fill(0));
         }
-        Ciphertext { first, bytes: data }
+        Ciphertext { first, lead: 0, bytes: data }
     }
 
     /// Decrypts whole units where they are, absent ones too.

@@ -182,12 +182,40 @@ impl Layer<Writable> {
         Ok(self.codec.encrypt_in_place(first, data))
     }
 
+    /// Encrypts `part` of `data`, whole sectors, where they are; `data` is whole units from `first`
+    /// on and holds nothing of use elsewhere afterwards.
+    ///
+    /// # Errors
+    /// As [`Layer::seal_units`].
+    pub fn seal_part<'a>(
+        &self,
+        first: DataUnit,
+        data: &'a mut [u8],
+        part: Range<usize>,
+    ) -> Result<Ciphertext<'a>, LayerError> {
+        self.range_of(first, ByteCount::of(data))?;
+        self.meter.count(ByteCount::of(&data[part.clone()]))?;
+        Ok(self.codec.encrypt_part(first, data, part))
+    }
+
     /// Takes [`Layer::seal_units`] back: `data` is plaintext again.
     pub fn unseal_units(&self, first: DataUnit, data: &mut [u8]) {
         self.codec.decrypt_in_place(first, data);
     }
 
-    /// Writes units where they were encrypted for.
+    /// Whether `unit` is certainly there: the first block of its ciphertext is not all zeros.
+    /// `false` tells nothing.
+    ///
+    /// # Errors
+    /// As [`Layer::read_units`].
+    pub fn surely_holds(&self, unit: DataUnit) -> Result<bool, LayerError> {
+        let range = self.range_of(unit, ByteCount::new(self.unit_size().bytes()))?;
+        let mut head = [0; 16];
+        self.storage.read_at(range.start, &mut head)?;
+        Ok(head != [0; 16])
+    }
+
+    /// Writes units, or the sectors of them, where they were encrypted for.
     ///
     /// # Errors
     /// Storage that fails; then the units are old, new, or a mixture of both by sectors.
@@ -196,9 +224,11 @@ impl Layer<Writable> {
         ciphertext: &Ciphertext<'_>,
         durability: Durability,
     ) -> Result<(), LayerError> {
-        let bytes = ciphertext.bytes();
-        let range = self.range_of(ciphertext.first(), ByteCount::of(bytes))?;
-        Ok(self.storage.write_at(range.start, bytes, durability)?)
+        let unit = self.unit_size();
+        let covered = ByteCount::new(ciphertext.units(unit) * unit.bytes());
+        let range = self.range_of(ciphertext.first(), covered)?;
+        let at = range.start.plus(ByteCount::new(ciphertext.lead() as u64));
+        Ok(self.storage.write_at(at, ciphertext.bytes(), durability)?)
     }
 
     /// Makes `units` units from `first` on absent. Over a parent's data that uncovers it: the disk

@@ -12,6 +12,7 @@
 //! when nothing was left for them for a while.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
@@ -74,7 +75,8 @@ impl Drop for Watch<'_, '_> {
     }
 }
 
-/// Counts, over the whole server, the connections that have a large request under way.
+/// Counts, over the whole server, the connections that have a large request under way, from its
+/// header to the end of its reply.
 pub(super) struct LargeUnderWay(Arc<Link>);
 
 impl LargeUnderWay {
@@ -83,6 +85,12 @@ impl LargeUnderWay {
             link.server.large_connections.fetch_add(1, Ordering::Relaxed);
         }
         Self(Arc::clone(link))
+    }
+}
+
+impl fmt::Debug for LargeUnderWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LargeUnderWay")
     }
 }
 

@@ -37,8 +37,8 @@ pub(super) struct Job {
     pub(super) buffer: Option<Buffer>,
     /// When its header was read.
     pub(super) begun: Duration,
-    /// Counts it as long as it is there.
-    pub(super) _large: Option<LargeUnderWay>,
+    /// Counts it until its reply has left.
+    pub(super) large: Option<LargeUnderWay>,
 }
 
 /// Memory that is used again from request to request.
@@ -163,6 +163,7 @@ impl Job {
     fn answer(mut self, outcome: Outcome, link: &Link, scratch: &mut Scratch, batch: &mut Batch) {
         let is_error = matches!(outcome, Outcome::Failure(..));
         let (number, cost) = (self.number(), self.span.covered_bytes());
+        let large = self.large.take();
         let took = link.server.clock.monotonic().saturating_sub(self.begun);
         link.metrics.finished(number, took, is_error);
         match outcome {
@@ -184,7 +185,7 @@ impl Job {
                 batch.head(|out| reply::error(self.to, errno, &text, out));
             }
         }
-        batch.reply_ends(cost);
+        batch.reply_ends(cost, large);
     }
 
     fn answer_read(self, scratch: &mut Scratch, batch: &mut Batch) {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::BytesMut;
 use rustix::io::Errno;
 
+use super::crew::LargeUnderWay;
 use super::socket::{PIECES_MAX, SendMode, Socket};
 use crate::limits;
 use crate::storage::buffer::Buffer;
@@ -25,6 +26,8 @@ pub(super) struct Batch {
     buffers: Vec<Buffer>,
     bytes: usize,
     answered: Load,
+    /// Large requests are under way until their replies have left.
+    large: Vec<LargeUnderWay>,
 }
 
 /// Requests, and the bytes of the buffers they were given.
@@ -78,15 +81,17 @@ impl Batch {
     }
 
     /// Counts one finished reply to a request that was begun at `cost` bytes.
-    pub(super) const fn reply_ends(&mut self, cost: usize) {
+    pub(super) fn reply_ends(&mut self, cost: usize, large: Option<LargeUnderWay>) {
         self.answered.requests += 1;
         self.answered.bytes += cost;
+        self.large.extend(large);
     }
 
     fn clear(&mut self) {
         self.heads.clear();
         self.pieces.clear();
         self.buffers.drain(..).for_each(Buffer::keep_warm);
+        self.large.clear();
         self.bytes = 0;
         self.answered = Load::default();
     }
@@ -397,7 +402,7 @@ mod tests {
         batch.head(|out| out.extend_from_slice(&[fill; 16]));
         let index = batch.adopt(buffer);
         batch.data(index, 0..len);
-        batch.reply_ends(len);
+        batch.reply_ends(len, None);
         batch
     }
 

@@ -215,8 +215,7 @@ impl Reader<'_> {
         let to = ReplyTo::new(self.link.negotiated.replies, &decoded);
         let large =
             (decoded.length >= LARGE_BYTES && cost > 0).then(|| LargeUnderWay::on(&self.link));
-        let mut job =
-            Job { to, length: decoded.length, command, span, buffer: None, begun, _large: large };
+        let mut job = Job { to, length: decoded.length, command, span, buffer: None, begun, large };
         if cost > 0 {
             let taken = self.take_buffer(cost);
             if taken.is_err() {
