@@ -144,7 +144,7 @@ fn page_cache(folder: &Path) {
 
 fn cipher() {
     let key = Secret::random(DATA_KEY_BYTES, &SeededEntropy::new(1));
-    for engine in [Engine::AwsLc, Engine::Portable].into_iter().filter(|it| it.is_available()) {
+    for engine in Engine::available() {
         let cipher = XtsCipher::new(engine, &key).expect("a good key");
         for unit in [DataUnitSize::B512, DataUnitSize::B4096] {
             for bytes in [4 * KIB, MIB] {

@@ -9,11 +9,11 @@ use sealdisk::crypto::xts::{DATA_KEY_BYTES, XtsCipher};
 use sealdisk::secret::Secret;
 use sealdisk::units::{DataUnit, DataUnitSize};
 
-const BUFFERS: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
+const BUFFERS: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 1 << 20];
 
 fn xts(criterion: &mut Criterion) {
     let key = Secret::random(DATA_KEY_BYTES, &SeededEntropy::new(1));
-    for engine in [Engine::AwsLc, Engine::Portable].into_iter().filter(|it| it.is_available()) {
+    for engine in Engine::available() {
         let cipher = XtsCipher::new(engine, &key).unwrap();
         for unit in [DataUnitSize::B512, DataUnitSize::B4096] {
             let mut group = criterion.benchmark_group(format!("{engine}/{}", unit.bytes()));

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::api::{Api, Endpoints, Gate};
 use crate::clock::{Clock, Entropy};
 use crate::config::{Config, Mode};
+use crate::crypto::engine::{Engine, Obstacle};
 use crate::disk::space::SpaceWatch;
 use crate::disk::{Disks, Recovery};
 use crate::kms::root::Root;
@@ -197,9 +198,16 @@ fn report(recovery: Recovery) -> Recovery {
     for (disk, error) in &recovery.failed {
         tracing::error!(%disk, %error, "attached disk not opened; mend the cause, or detach it");
     }
-    let engine = crate::crypto::engine::Engine::best();
+    let engine = Engine::best();
+    let failed = |engine: &Engine| engine.obstacle() == Some(Obstacle::SelfTestFailed);
+    for engine in Engine::ALL.into_iter().filter(failed) {
+        tracing::warn!(
+            %engine,
+            "a cipher engine failed its self-test and is not used: is OPENSSL_ia32cap set?"
+        );
+    }
     let memory = secret::protection();
-    tracing::info!(attached = recovery.reopened, ?engine, ?memory, "disks open");
+    tracing::info!(attached = recovery.reopened, %engine, ?memory, "disks open");
     if secret::protection() != Protection::SecretMemory {
         tracing::warn!(
             "memfd_secret is not to be had: keys are in ordinary memory, locked where the limit \

@@ -1,89 +1,109 @@
 //! Which implementation of AES-256-XTS does the work.
 //!
-//! aws-lc is several times faster and keeps its key schedules in the secret arena, but its entry
-//! point is hardware only and says nothing when the processor, or `OPENSSL_ia32cap`, disagrees. So
-//! it is used only after it has answered a published vector and agreed with the portable engine.
+//! aws-lc is several times faster than the portable crates and keeps its key schedules in the
+//! secret arena, but its entry point is hardware only and says nothing when the processor, or
+//! `OPENSSL_ia32cap`, disagrees. The vector engine runs the rounds on those schedules and takes
+//! their layout for granted. So each is used only after it has answered a published vector and
+//! agreed with the portable engine.
 
 use std::fmt;
 use std::sync::OnceLock;
 
-use super::xts_awslc;
+use super::{xts_awslc, xts_vaes};
 
-/// An implementation of AES-256-XTS. Both give the same bytes.
+/// An implementation of AES-256-XTS. All give the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Engine {
+    /// Ours for processors with 512-bit vectors of AES instructions, on aws-lc's key schedules.
+    Vaes,
     /// aws-lc's assembler for processors with AES instructions.
     AwsLc,
     /// The `aes` and `xts-mode` crates: any target, slower, schedules on the heap.
     Portable,
 }
 
-/// Why [`Engine::best`] is not [`Engine::AwsLc`].
+/// Why an engine cannot be used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fallback {
-    /// This build has no aws-lc engine: feature `portable-xts`, or an architecture without one.
+pub enum Obstacle {
+    /// This build lacks it: feature `portable-xts`, or an architecture without one.
     NotBuilt,
-    /// The processor has no AES instructions.
-    NoAesInstructions,
+    /// The processor lacks its instructions.
+    NoInstructions,
     /// The self-test gave a wrong answer: a processor capability was masked, or worse.
     SelfTestFailed,
 }
 
 impl Engine {
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 3] = [Self::Vaes, Self::AwsLc, Self::Portable];
+
     /// The fastest engine that passed its self-test; the test runs at first use.
     pub fn best() -> Self {
-        match Self::fallback() {
-            None => Self::AwsLc,
-            Some(_) => Self::Portable,
-        }
+        Self::available().next().unwrap_or(Self::Portable)
     }
 
-    /// Why the portable engine is the best one here; `None` when aws-lc serves. The daemon logs it.
-    pub fn fallback() -> Option<Fallback> {
-        verdict()
+    /// The engines that can be used here, the fastest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|engine| engine.is_available())
+    }
+
+    /// Why this engine cannot be used here. The portable one always can.
+    pub fn obstacle(self) -> Option<Obstacle> {
+        static VAES: OnceLock<Option<Obstacle>> = OnceLock::new();
+        static AWS_LC: OnceLock<Option<Obstacle>> = OnceLock::new();
+        match self {
+            Self::Vaes => *VAES.get_or_init(|| {
+                Self::AwsLc
+                    .obstacle()
+                    .or_else(|| verdict(xts_vaes::has_vector_aes(), self_test::passes_by_vectors))
+            }),
+            Self::AwsLc => *AWS_LC.get_or_init(|| {
+                if !xts_awslc::IS_BUILT {
+                    return Some(Obstacle::NotBuilt);
+                }
+                verdict(xts_awslc::has_aes_instructions(), self_test::passes)
+            }),
+            Self::Portable => None,
+        }
     }
 
     /// Whether this engine can be used here.
     pub fn is_available(self) -> bool {
-        self == Self::Portable || Self::fallback().is_none()
+        self.obstacle().is_none()
     }
+}
+
+fn verdict(has_instructions: bool, passes: fn() -> bool) -> Option<Obstacle> {
+    if !has_instructions {
+        return Some(Obstacle::NoInstructions);
+    }
+    (!passes()).then_some(Obstacle::SelfTestFailed)
 }
 
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Vaes => "vaes",
             Self::AwsLc => "aws-lc",
             Self::Portable => "portable",
         })
     }
 }
 
-impl fmt::Display for Fallback {
+impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotBuilt => "this build has no aws-lc engine",
-            Self::NoAesInstructions => "the processor has no AES instructions",
-            Self::SelfTestFailed => "aws-lc failed its self-test (is OPENSSL_ia32cap set?)",
+            Self::NotBuilt => "this build lacks it",
+            Self::NoInstructions => "the processor lacks its AES instructions",
+            Self::SelfTestFailed => "it failed its self-test (is OPENSSL_ia32cap set?)",
         })
     }
 }
 
-fn verdict() -> Option<Fallback> {
-    static VERDICT: OnceLock<Option<Fallback>> = OnceLock::new();
-    *VERDICT.get_or_init(|| {
-        if !xts_awslc::IS_BUILT {
-            return Some(Fallback::NotBuilt);
-        }
-        if !xts_awslc::has_aes_instructions() {
-            return Some(Fallback::NoAesInstructions);
-        }
-        (!self_test::passes()).then_some(Fallback::SelfTestFailed)
-    })
-}
-
 mod self_test {
-    use super::super::{xts_awslc, xts_portable};
+    use super::super::{tweak, xts_awslc, xts_portable, xts_vaes};
     use crate::secret::Secret;
+    use crate::units::{DataUnit, DataUnitSize};
 
     // NIST CAVP, XTSGenAES256 (tweak-128hexstr), ENCRYPT, COUNT 1.
     const KEY: [u8; 64] = [
@@ -115,6 +135,29 @@ mod self_test {
         answers_the_vector(&fast) && [16, 512, 4096].iter().all(|len| agree(&fast, &portable, *len))
     }
 
+    /// The vector engine takes whole units only, so it is held against the portable one alone: a
+    /// batch and a part of one, of each size of a unit.
+    pub(super) fn passes_by_vectors() -> bool {
+        let key = Secret::from_fn(64, |bytes| bytes.copy_from_slice(&KEY));
+        let Some(fast) = xts_vaes::Schedules::expand(&key) else { return false };
+        let portable = xts_portable::Schedules::expand(&key);
+        [DataUnitSize::B512, DataUnitSize::B4096].into_iter().all(|size| {
+            let first = DataUnit::new(0x0123_4567_89ab);
+            let plain: Vec<u8> =
+                (0..35 * size.as_usize()).map(|i| (i * 7 + i / 256) as u8).collect();
+            let mut expected = plain.clone();
+            for (index, unit) in expected.chunks_exact_mut(size.as_usize()).enumerate() {
+                let tweak = tweak::of_unit(size, first.plus(index as u64));
+                portable.encrypt_in_place(&tweak, unit);
+            }
+            let mut data = vec![0; plain.len()];
+            fast.encrypt(size, first, &plain, &mut data);
+            let encrypted = data == expected;
+            fast.decrypt_in_place(size, first, &mut data);
+            encrypted && data == plain
+        })
+    }
+
     fn answers_the_vector(fast: &xts_awslc::Schedules) -> bool {
         let mut data = PLAIN;
         fast.encrypt_in_place(&TWEAK, &mut data);
@@ -140,17 +183,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_engine_is_available_and_the_fallback_says_why() {
-        assert!(Engine::best().is_available());
+    fn the_best_engine_is_the_first_without_an_obstacle() {
+        let best = Engine::best();
+        assert!(best.is_available());
         assert!(Engine::Portable.is_available());
-        assert_eq!(Engine::best() == Engine::AwsLc, Engine::fallback().is_none());
+        for faster in Engine::ALL.into_iter().take_while(|engine| *engine != best) {
+            assert!(faster.obstacle().is_some(), "{faster}");
+        }
     }
 
     #[test]
     #[cfg(all(target_arch = "x86_64", not(feature = "portable-xts")))]
-    fn a_processor_with_aes_instructions_runs_aws_lc() {
+    fn a_processor_with_the_instructions_runs_the_engine() {
         if std::is_x86_feature_detected!("aes") {
-            assert_eq!(Engine::fallback(), None);
+            assert_eq!(Engine::AwsLc.obstacle(), None);
+        }
+        if xts_vaes::has_vector_aes() {
+            assert_eq!(Engine::best(), Engine::Vaes);
         }
     }
 }

@@ -19,3 +19,10 @@ pub mod xts;
 )]
 mod xts_awslc;
 mod xts_portable;
+#[cfg_attr(
+    not(all(target_arch = "x86_64", not(feature = "portable-xts"))),
+    path = "xts_vaes_absent.rs"
+)]
+mod xts_vaes;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable-xts")))]
+mod xts_vaes_rounds;

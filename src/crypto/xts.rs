@@ -9,6 +9,7 @@ use super::mac::constant_time_eq;
 use super::tweak::{self, Tweak};
 use super::xts_awslc;
 use super::xts_portable;
+use super::xts_vaes;
 use crate::secret::Secret;
 use crate::units::{DataUnit, DataUnitSize};
 
@@ -74,6 +75,7 @@ pub struct XtsCipher {
 }
 
 enum Schedules {
+    Vaes(xts_vaes::Schedules),
     AwsLc(xts_awslc::Schedules),
     Portable(xts_portable::Schedules),
 }
@@ -105,15 +107,20 @@ impl XtsCipher {
     /// # Panics
     /// If the lengths differ or are not a multiple of the unit.
     pub fn encrypt(&self, size: DataUnitSize, first: DataUnit, plain: &[u8], cipher: &mut [u8]) {
-        assert_eq!(plain.len(), cipher.len(), "plaintext and ciphertext differ in length");
+        assert_eq!(plain.len(), cipher.len(), "ciphertext and plaintext differ in length");
         assert_whole_units(size, plain);
-        let pairs =
-            plain.chunks_exact(size.as_usize()).zip(cipher.chunks_exact_mut(size.as_usize()));
-        for (index, (from, to)) in pairs.enumerate() {
-            let tweak = tweak::of_unit(size, first.plus(index as u64));
-            match &self.schedules {
-                Schedules::AwsLc(schedules) => schedules.encrypt(&tweak, from, to),
-                Schedules::Portable(schedules) => schedules.encrypt(&tweak, from, to),
+        match &self.schedules {
+            Schedules::Vaes(many) if xts_vaes::pays(size, plain.len()) => {
+                many.encrypt(size, first, plain, cipher);
+            }
+            Schedules::Vaes(many) => {
+                each_unit((size, first), plain, cipher, |t, i, o| many.library().encrypt(t, i, o));
+            }
+            Schedules::AwsLc(one) => {
+                each_unit((size, first), plain, cipher, |t, i, o| one.encrypt(t, i, o));
+            }
+            Schedules::Portable(one) => {
+                each_unit((size, first), plain, cipher, |t, i, o| one.encrypt(t, i, o));
             }
         }
     }
@@ -124,8 +131,15 @@ impl XtsCipher {
     /// If the length is not a multiple of the unit.
     pub fn encrypt_in_place(&self, size: DataUnitSize, first: DataUnit, data: &mut [u8]) {
         assert_whole_units(size, data);
-        for (index, unit) in data.chunks_exact_mut(size.as_usize()).enumerate() {
-            self.encrypt_raw(tweak::of_unit(size, first.plus(index as u64)), unit);
+        match &self.schedules {
+            Schedules::Vaes(many) if xts_vaes::pays(size, data.len()) => {
+                many.encrypt_in_place(size, first, data);
+            }
+            _ => {
+                for (index, unit) in data.chunks_exact_mut(size.as_usize()).enumerate() {
+                    self.encrypt_raw(tweak::of_unit(size, first.plus(index as u64)), unit);
+                }
+            }
         }
     }
 
@@ -136,13 +150,18 @@ impl XtsCipher {
     pub fn decrypt(&self, size: DataUnitSize, first: DataUnit, cipher: &[u8], plain: &mut [u8]) {
         assert_eq!(cipher.len(), plain.len(), "ciphertext and plaintext differ in length");
         assert_whole_units(size, cipher);
-        let pairs =
-            cipher.chunks_exact(size.as_usize()).zip(plain.chunks_exact_mut(size.as_usize()));
-        for (index, (from, to)) in pairs.enumerate() {
-            let tweak = tweak::of_unit(size, first.plus(index as u64));
-            match &self.schedules {
-                Schedules::AwsLc(schedules) => schedules.decrypt(&tweak, from, to),
-                Schedules::Portable(schedules) => schedules.decrypt(&tweak, from, to),
+        match &self.schedules {
+            Schedules::Vaes(many) if xts_vaes::pays(size, cipher.len()) => {
+                many.decrypt(size, first, cipher, plain);
+            }
+            Schedules::Vaes(many) => {
+                each_unit((size, first), cipher, plain, |t, i, o| many.library().decrypt(t, i, o));
+            }
+            Schedules::AwsLc(one) => {
+                each_unit((size, first), cipher, plain, |t, i, o| one.decrypt(t, i, o));
+            }
+            Schedules::Portable(one) => {
+                each_unit((size, first), cipher, plain, |t, i, o| one.decrypt(t, i, o));
             }
         }
     }
@@ -153,8 +172,15 @@ impl XtsCipher {
     /// If the length is not a multiple of the unit.
     pub fn decrypt_in_place(&self, size: DataUnitSize, first: DataUnit, data: &mut [u8]) {
         assert_whole_units(size, data);
-        for (index, unit) in data.chunks_exact_mut(size.as_usize()).enumerate() {
-            self.decrypt_raw(tweak::of_unit(size, first.plus(index as u64)), unit);
+        match &self.schedules {
+            Schedules::Vaes(many) if xts_vaes::pays(size, data.len()) => {
+                many.decrypt_in_place(size, first, data);
+            }
+            _ => {
+                for (index, unit) in data.chunks_exact_mut(size.as_usize()).enumerate() {
+                    self.decrypt_raw(tweak::of_unit(size, first.plus(index as u64)), unit);
+                }
+            }
         }
     }
 
@@ -175,6 +201,7 @@ impl XtsCipher {
     #[doc(hidden)]
     pub fn encrypt_raw(&self, tweak: Tweak, data: &mut [u8]) {
         match &self.schedules {
+            Schedules::Vaes(schedules) => schedules.library().encrypt_in_place(&tweak, data),
             Schedules::AwsLc(schedules) => schedules.encrypt_in_place(&tweak, data),
             Schedules::Portable(schedules) => schedules.encrypt_in_place(&tweak, data),
         }
@@ -187,6 +214,7 @@ impl XtsCipher {
     #[doc(hidden)]
     pub fn decrypt_raw(&self, tweak: Tweak, data: &mut [u8]) {
         match &self.schedules {
+            Schedules::Vaes(schedules) => schedules.library().decrypt_in_place(&tweak, data),
             Schedules::AwsLc(schedules) => schedules.decrypt_in_place(&tweak, data),
             Schedules::Portable(schedules) => schedules.decrypt_in_place(&tweak, data),
         }
@@ -204,8 +232,22 @@ fn expand(engine: Engine, key: &Secret) -> Option<Schedules> {
         return None;
     }
     match engine {
+        Engine::Vaes => xts_vaes::Schedules::expand(key).map(Schedules::Vaes),
         Engine::AwsLc => xts_awslc::Schedules::expand(key).map(Schedules::AwsLc),
         Engine::Portable => Some(Schedules::Portable(xts_portable::Schedules::expand(key))),
+    }
+}
+
+/// Hands the tweak of each unit, the unit, and its place in the output to `pass`.
+fn each_unit(
+    (size, first): (DataUnitSize, DataUnit),
+    input: &[u8],
+    output: &mut [u8],
+    pass: impl Fn(&Tweak, &[u8], &mut [u8]),
+) {
+    let pairs = input.chunks_exact(size.as_usize()).zip(output.chunks_exact_mut(size.as_usize()));
+    for (index, (from, to)) in pairs.enumerate() {
+        pass(&tweak::of_unit(size, first.plus(index as u64)), from, to);
     }
 }
 
@@ -222,10 +264,6 @@ mod tests {
         Secret::random(DATA_KEY_BYTES, &crate::clock::SeededEntropy::new(seed))
     }
 
-    fn engines() -> impl Iterator<Item = Engine> {
-        [Engine::AwsLc, Engine::Portable].into_iter().filter(|engine| engine.is_available())
-    }
-
     #[test]
     fn a_short_or_long_key_is_refused() {
         for have in [0, 16, 32, 63, 65, 128] {
@@ -236,7 +274,7 @@ mod tests {
 
     #[test]
     fn equal_halves_are_refused() {
-        for engine in engines() {
+        for engine in Engine::available() {
             let equal = Secret::from_fn(64, |bytes| bytes.fill(7));
             assert_eq!(XtsCipher::new(engine, &equal).err(), Some(XtsKeyError::EqualHalves));
         }
@@ -255,7 +293,7 @@ mod tests {
 
     #[test]
     fn equal_plaintext_differs_from_unit_to_unit() {
-        for engine in engines() {
+        for engine in Engine::available() {
             let cipher = XtsCipher::new(engine, &key(1)).unwrap();
             let mut data = vec![0x55; 3 * 4096];
             cipher.encrypt_in_place(DataUnitSize::B4096, DataUnit::new(0), &mut data);
@@ -285,11 +323,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_engines_agree(
+        fn all_engines_agree(
             seed in any::<u64>(),
             unit in 0_u64..(1 << 55),
             large in any::<bool>(),
-            units in 1_usize..5,
+            units in prop_oneof![1_usize..6, 30_usize..36, 62_usize..70],
         ) {
             let size = if large { DataUnitSize::B4096 } else { DataUnitSize::B512 };
             let (key, first) = (key(seed), DataUnit::new(unit));
@@ -298,21 +336,36 @@ mod tests {
             let oracle = XtsCipher::new(Engine::Portable, &key).unwrap();
             let mut expected = plain.clone();
             oracle.encrypt_in_place(size, first, &mut expected);
-            let best = XtsCipher::new(Engine::best(), &key).unwrap();
-            let mut data = vec![0; plain.len()];
-            best.encrypt(size, first, &plain, &mut data);
-            prop_assert_eq!(&data, &expected);
-            for cipher in [&best, &oracle] {
+            for engine in Engine::available() {
+                let cipher = XtsCipher::new(engine, &key).unwrap();
+                let mut data = vec![0; plain.len()];
+                cipher.encrypt(size, first, &plain, &mut data);
+                prop_assert_eq!(&data, &expected);
                 let mut apart = vec![7; data.len()];
                 cipher.decrypt(size, first, &data, &mut apart);
                 prop_assert_eq!(&apart, &plain);
+                cipher.decrypt_in_place(size, first, &mut data);
+                prop_assert_eq!(&data, &plain);
+                cipher.encrypt_in_place(size, first, &mut data);
+                prop_assert_eq!(&data, &expected);
             }
-            best.decrypt_in_place(size, first, &mut data);
-            prop_assert_eq!(&data, &plain);
-            best.encrypt_in_place(size, first, &mut data);
-            prop_assert_eq!(&data, &expected);
-            oracle.decrypt_in_place(size, first, &mut data);
-            prop_assert_eq!(&data, &plain);
+        }
+
+        /// Whatever the alignment of the buffers, and nothing beside them is touched.
+        #[test]
+        fn buffers_may_lie_anywhere(lead in 0_usize..70, units in 1_usize..40) {
+            let (size, first) = (DataUnitSize::B512, DataUnit::new(77));
+            let len = units * size.as_usize();
+            let plain: Vec<u8> = (0..len + lead).map(|i| (i % 251) as u8).collect();
+            for engine in Engine::available() {
+                let cipher = XtsCipher::new(engine, &key(3)).unwrap();
+                let mut place = vec![0xee; lead + len + 64];
+                cipher.encrypt(size, first, &plain[lead..], &mut place[lead..lead + len]);
+                prop_assert!(place[..lead].iter().all(|byte| *byte == 0xee));
+                prop_assert!(place[lead + len..].iter().all(|byte| *byte == 0xee));
+                cipher.decrypt_in_place(size, first, &mut place[lead..lead + len]);
+                prop_assert_eq!(&place[lead..lead + len], &plain[lead..]);
+            }
         }
     }
 }

@@ -39,6 +39,10 @@ const ALL_BYTES: usize = 3 * SLOT_BYTES;
 
 const _: () = assert!(size_of::<AES_KEY>() <= SLOT_BYTES && align_of::<AES_KEY>() <= 64);
 
+/// Bytes of the fifteen round keys of AES-256.
+#[cfg(target_arch = "x86_64")]
+pub(super) const ROUND_KEY_BYTES: usize = 15 * 16;
+
 const KEY_BITS: u32 = 256;
 const ENCRYPT: c_int = 1;
 const DECRYPT: c_int = 0;
@@ -84,6 +88,30 @@ impl Schedules {
                 | AES_set_encrypt_key(tweak_key.as_ptr(), KEY_BITS, base.add(TWEAK_AT).cast())
         };
         (refused == 0).then_some(schedules)
+    }
+
+    /// The data key's round keys as the AES instructions take them, where the processor has these.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn encrypt_keys(&self) -> &[u8; ROUND_KEY_BYTES] {
+        self.round_keys::<ENCRYPT_AT>()
+    }
+
+    /// Those that decrypt.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn decrypt_keys(&self) -> &[u8; ROUND_KEY_BYTES] {
+        self.round_keys::<DECRYPT_AT>()
+    }
+
+    /// Those of the tweak key.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn tweak_keys(&self) -> &[u8; ROUND_KEY_BYTES] {
+        self.round_keys::<TWEAK_AT>()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn round_keys<const AT: usize>(&self) -> &[u8; ROUND_KEY_BYTES] {
+        let slots = self.memory.expose()[AT..].first_chunk();
+        slots.expect("a slot is longer than the round keys, which an AES_KEY begins with")
     }
 
     /// Encrypts one data unit of at least 16 bytes from `plain` to `cipher`, equally long.
