@@ -235,3 +235,51 @@ impl Drop for Region {
         REGIONS.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clock::{SeededEntropy, Timestamp};
+    use crate::crypto::xts::Cipher;
+    use crate::layer::{self, Layer, LayerSpec};
+    use crate::storage::memory::MemoryStorage;
+    use crate::units::{ByteCount, DataUnitSize};
+
+    fn stack() -> Stack {
+        let spec = LayerSpec {
+            layer_id: Uuid::from_u128(1),
+            disk_id: "d-modelmodelmodelmodel".to_owned(),
+            parent: None,
+            size: ByteCount::new(64 << 10),
+            unit: DataUnitSize::B4096,
+            cipher: Cipher::Null,
+            created: Timestamp::from_unix_millis(0),
+        };
+        let storage = Arc::new(MemoryStorage::default());
+        layer::format(&*storage, &spec, None, &SeededEntropy::new(1)).expect("a new layer");
+        let header = layer::read_header(&*storage).expect("its header");
+        Stack::single(Layer::open(storage, header, None).expect("the layer"))
+    }
+
+    /// Who looked whether there is room before the map was closed, and fills it afterwards.
+    #[test]
+    fn a_closed_map_is_used_and_not_filled() {
+        let (map, stack, unit) = (UnitMap::new(), stack(), DataUnit::new(5));
+        let other = DataUnit::new(REGION_UNITS);
+        map.fill(&stack, unit).expect("filled");
+        map.set_open(false);
+        assert!(!map.has_room(other));
+        map.fill(&stack, other).expect("left as it is");
+        assert!(map.find(other).is_none());
+        map.put(unit, 1, 2);
+        let found = map.find(unit).expect("still there");
+        let lead = found.as_ref().expect("a region").lead(unit, 3);
+        assert_eq!(lead, Lead { position: Some(2), units: 1 });
+        map.set_open(true);
+        assert!(map.has_room(other));
+        map.fill(&stack, other).expect("filled");
+        assert!(map.find(other).is_some());
+    }
+}
