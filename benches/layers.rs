@@ -4,11 +4,12 @@
 //! ```text
 //! cargo bench --bench layers
 //! cargo bench --bench layers -- pause
-//! LAYERS_FOLDER=/dev/shm cargo bench --bench layers -- pause
+//! LAYERS_FOLDER=/dev/shm cargo bench --bench layers -- pause pause-64-tib
 //! ```
 //!
 //! In a folder in memory nobody waits for a file system that writes back: what is left of a pause
-//! is ours and the scheduler's.
+//! is ours and the scheduler's. `pause-64-tib` runs only if asked for: not all file systems have
+//! files that long.
 
 #![allow(missing_docs)]
 
@@ -45,10 +46,22 @@ const LAYOUTS: [(&str, u64, usize); 5] = [
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(200);
 
-/// Snapshots taken one after the other.
-const SNAPSHOTS: u128 = 100;
+/// Snapshots that are taken in a round, and rounds, each with a round without snapshots before it.
+const SNAPSHOTS: u128 = 25;
+const PAUSE_ROUNDS: u128 = 4;
+
+/// Between two snapshots, and how long after the begin of one a request counts as waiting for it.
+const WINDOW: Duration = Duration::from_millis(20);
+
+/// Places in which a disk of any size is used, 4 MiB each.
+const CLUSTERS: u64 = 64;
+const LARGE_BYTES: u64 = 64 << 40;
 
 fn new_layer(folder: &Path, id: u128, parent: Option<u128>) -> Layer<Writable> {
+    layer_of(folder, id, parent, DISK_BYTES)
+}
+
+fn layer_of(folder: &Path, id: u128, parent: Option<u128>, size: u64) -> Layer<Writable> {
     let path = folder.join(id.to_string());
     let storage: Arc<dyn Storage> = Arc::new(FileStorage::create(&path).expect("a file"));
     let entropy = SeededEntropy::new(id as u64);
@@ -57,7 +70,7 @@ fn new_layer(folder: &Path, id: u128, parent: Option<u128>) -> Layer<Writable> {
         layer_id: Uuid::from_u128(id),
         disk_id: "d-benchbenchbenchbench".to_owned(),
         parent: parent.map(Uuid::from_u128),
-        size: ByteCount::new(DISK_BYTES),
+        size: ByteCount::new(size),
         unit: DataUnitSize::B4096,
         cipher: Cipher::Aes256XtsPlain64,
         created: Timestamp::from_unix_millis(0),
@@ -121,7 +134,10 @@ impl<'a> Reader<'a> {
             self.next += 1;
             self.next
         };
-        let at = slot % slots * self.data.len() as u64;
+        self.read_at(slot % slots * self.data.len() as u64);
+    }
+
+    fn read_at(&mut self, at: u64) {
         let span = self.disk.span(ByteOffset::new(at), self.data.len());
         let waiting = Waiting::Forbidden;
         if !self.disk.read(&span, &mut self.data, &mut self.present, waiting).expect("a read") {
@@ -178,75 +194,123 @@ fn depths(folder: &Path) {
     }
 }
 
-/// The longest that one of `threads` threads waited for a request of `bytes` bytes, reads and
-/// writes in turns, until `is_over`.
-fn longest(disk: &Disk, bytes: usize, is_over: &AtomicBool, seed: u64) -> Duration {
-    let (clock, dice) = (SystemClock::new(), SeededEntropy::new(seed));
+/// A request that took long: when it began, and how long.
+type Wait = (Duration, Duration);
+
+/// Requests that are not written down: nobody would call them a pause.
+const SHORT: Duration = Duration::from_micros(200);
+
+/// Reads and writes of `bytes` bytes in turns until `is_over`; those that took long.
+fn waits(
+    (disk, clock): (&Disk, &SystemClock),
+    bytes: usize,
+    is_over: &AtomicBool,
+    seed: u64,
+) -> Vec<Wait> {
+    let dice = SeededEntropy::new(seed);
     let mut reader = Reader::new(disk, bytes);
-    let (mut data, mut longest) = (vec![seed as u8; bytes], Duration::ZERO);
+    let (mut data, mut waits) = (vec![seed as u8; bytes], Vec::new());
     while !is_over.load(Ordering::Relaxed) {
         let mut number = [0; 8];
         dice.fill(&mut number);
-        let slot = u64::from_le_bytes(number) % (DISK_BYTES / bytes as u64);
-        reader.next = slot;
+        let at = place(u64::from_le_bytes(number), bytes as u64, disk.size().get());
         let start = clock.monotonic();
         if number[7] & 1 == 1 {
-            write(disk, slot * bytes as u64, &mut data);
+            write(disk, at, &mut data);
         } else {
-            reader.read();
+            reader.read_at(at);
         }
-        longest = longest.max(clock.monotonic() - start);
+        let took = clock.monotonic() - start;
+        if took > SHORT {
+            waits.push((start, took));
+        }
     }
-    longest
+    waits
+}
+
+/// Where the request with this number goes on a disk of `size` bytes.
+fn place(number: u64, bytes: u64, size: u64) -> u64 {
+    let of_cluster = DISK_BYTES / CLUSTERS / bytes;
+    let slot = number % (CLUSTERS * of_cluster);
+    slot / of_cluster * (size / CLUSTERS) + slot % of_cluster * bytes
+}
+
+/// What four threads wait for, in windows that begin with `act`. How long each act took, and the
+/// longest request of each window, in milliseconds.
+fn under_load(disk: &Disk, bytes: usize, acts: Vec<Box<dyn FnOnce() + '_>>) -> [Vec<f64>; 2] {
+    let (clock, is_over) = (SystemClock::new(), AtomicBool::new(false));
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    std::thread::scope(|scope| {
+        let (clock, is_over) = (&clock, &is_over);
+        let work = |seed| scope.spawn(move || waits((disk, clock), bytes, is_over, seed));
+        let threads: Vec<_> = (0..4).map(work).collect();
+        let (mut took, mut begins) = (Vec::new(), Vec::new());
+        for act in acts {
+            std::thread::sleep(WINDOW);
+            let start = clock.monotonic();
+            act();
+            took.push(millis(clock.monotonic() - start));
+            begins.push(start);
+        }
+        std::thread::sleep(WINDOW);
+        is_over.store(true, Ordering::Relaxed);
+        let waits: Vec<Wait> =
+            threads.into_iter().flat_map(|thread| thread.join().expect("it ends")).collect();
+        let longest_of = |begin: &Duration| {
+            let is_in = |(at, took): &&Wait| *at < *begin + WINDOW && *at + *took > *begin;
+            let longest = waits.iter().filter(is_in).map(|(_, took)| *took).max();
+            millis(longest.unwrap_or(SHORT))
+        };
+        let longest = begins.iter().map(longest_of).collect();
+        [took, longest]
+    })
+}
+
+fn shares(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    let at = |share: usize| values[(values.len() - 1) * share / 100];
+    format!("{:.2} / {:.1} / {:.1}", at(50), at(95), at(100))
 }
 
 fn pause(folder: &Path) {
-    let clock = SystemClock::new();
-    println!(
-        "\nPush: how long it took. Request: the longest wait of any, with and without pushes.\n"
-    );
-    println!("| load of 4 threads | push, median | 95 % | longest | request | without |");
-    println!("|---|---:|---:|---:|---:|---:|");
+    pauses(folder, DISK_BYTES);
+}
+
+fn pause_large(folder: &Path) {
+    pauses(folder, LARGE_BYTES);
+}
+
+fn pauses(folder: &Path, size: u64) {
+    println!("\nA disk of {} MiB. Median, 95 % and longest, in ms, of the command,", size >> 20);
+    println!("and of the longest request of each {WINDOW:?} from its begin on.\n");
+    println!("| load of 4 threads | push | request with pushes | without |");
+    println!("|---|---:|---:|---:|");
     for (round, bytes) in [4096, 64 << 10, 1 << 20].into_iter().enumerate() {
-        let folder = folder.join(format!("pause-{round}"));
-        let disk = striped(&folder, 1, 1 << 20);
-        let tops: Vec<_> =
-            (2..2 + SNAPSHOTS).map(|id| new_layer(&folder, id, Some(id - 1))).collect();
-        let mut waits = Vec::new();
-        let mut work = |tops: Vec<Layer<Writable>>| {
-            let is_over = AtomicBool::new(false);
-            std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..4)
-                    .map(|seed| {
-                        let (disk, is_over) = (&disk, &is_over);
-                        scope.spawn(move || longest(disk, bytes, is_over, seed))
-                    })
-                    .collect();
-                if tops.is_empty() {
-                    std::thread::sleep(Duration::from_secs(2));
-                }
-                for top in tops {
-                    std::thread::sleep(Duration::from_millis(20));
-                    let start = clock.monotonic();
-                    disk.push(top).expect("a push");
-                    waits.push((clock.monotonic() - start).as_secs_f64() * 1e3);
-                }
-                is_over.store(true, Ordering::Relaxed);
-                let waited = threads.into_iter().map(|thread| thread.join().expect("it ends"));
-                waited.max().unwrap_or_default().as_secs_f64() * 1e3
-            })
-        };
-        let without = work(Vec::new());
-        let with = work(tops);
-        waits.sort_by(f64::total_cmp);
-        let at = |share: usize| waits[(waits.len() - 1) * share / 100];
-        println!(
-            "| {} KiB | {:.2} ms | {:.2} ms | {:.2} ms | {with:.2} ms | {without:.2} ms |",
-            bytes >> 10,
-            at(50),
-            at(95),
-            at(100)
-        );
+        let folder = folder.join(format!("pause-{size}-{round}"));
+        std::fs::create_dir(&folder).expect("a folder");
+        let disk = Disk::new(layer_of(&folder, 1, None, size));
+        for number in 0..DISK_BYTES / bytes as u64 {
+            write(&disk, place(number, bytes as u64, size), &mut vec![1; bytes]);
+        }
+        let [mut took, mut with, mut without] = [const { Vec::new() }; 3];
+        for round in 0..PAUSE_ROUNDS {
+            let nothing = || Box::new(|| {}) as Box<dyn FnOnce()>;
+            let [_, longest] =
+                under_load(&disk, bytes, (0..SNAPSHOTS).map(|_| nothing()).collect());
+            without.extend(longest);
+            let first = 2 + round * SNAPSHOTS;
+            let tops =
+                (first..first + SNAPSHOTS).map(|id| layer_of(&folder, id, Some(id - 1), size));
+            let disk = &disk;
+            let push = |top: Layer<Writable>| {
+                Box::new(move || drop(disk.push(top).expect("a push"))) as Box<dyn FnOnce() + '_>
+            };
+            let [pushes, longest] = under_load(disk, bytes, tops.map(push).collect());
+            took.extend(pushes);
+            with.extend(longest);
+        }
+        let [took, with, without] = [took, with, without].map(shares);
+        println!("| {} KiB | {took} | {with} | {without} |", bytes >> 10);
         drop(disk);
         std::fs::remove_dir_all(folder).expect("removed");
     }
@@ -306,7 +370,10 @@ fn main() {
     let place = place.unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
     let folder = tempfile::tempdir_in(place).expect("a scratch folder");
     let asked: Vec<String> = std::env::args().skip(1).filter(|part| part != "--bench").collect();
-    let parts: [Part; 3] = [("depth", depths), ("pause", pause), ("pull", pulls)];
-    let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|part| part == name);
+    let large = "pause-64-tib";
+    let parts: [Part; 4] =
+        [("depth", depths), ("pause", pause), ("pull", pulls), (large, pause_large)];
+    let is_named = |name: &str| asked.iter().any(|part| part == name);
+    let is_asked = |name: &str| is_named(name) || asked.is_empty() && name != large;
     parts.iter().filter(|(name, _)| is_asked(name)).for_each(|(_, part)| part(folder.path()));
 }

@@ -4,12 +4,14 @@
 //! is lost. So the first failure is final. Every later flush or FUA write fails until the disk is
 //! detached and attached again, and the export says why.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use uuid::Uuid;
 
 use super::stack::{Member, Stack};
 use super::{Disk, DiskError};
+use crate::layer::{Layer, Writable};
 
 /// Whether data that clients were promised may be lost.
 #[derive(Debug, Default)]
@@ -35,7 +37,7 @@ impl Disk {
     /// The device's; from then on [`DiskError::FlushLost`].
     pub fn flush(&self) -> Result<(), DiskError> {
         self.flush_state.check()?;
-        let outcome = self.stack.load_full().flush();
+        let outcome = self.flush_written();
         if outcome.is_err() {
             self.flush_state.lose();
         }
@@ -55,45 +57,50 @@ impl Disk {
     /// The device's; from then on the layer is never said to be flushed until it is opened again.
     /// [`DiskError::Stack`] if the disk has no such layer.
     pub fn flush_layer(&self, layer_id: Uuid) -> Result<(), DiskError> {
-        let stack = self.stack.load_full();
-        match stack.depth() - stack.position(layer_id)? {
-            0 => self.flush(),
-            down => {
-                let member = &stack.below[down - 1];
-                let outcome = member.flush();
-                if outcome.is_err() && !member.is_settled.load(Ordering::Acquire) {
-                    self.flush_state.lose();
-                }
-                outcome
-            }
+        let member = {
+            let stack = self.stack.load();
+            let down = stack.depth() - stack.position(layer_id)?;
+            down.checked_sub(1).map(|index| Arc::clone(&stack.below[index]))
+        };
+        let Some(member) = member else { return self.flush() };
+        let outcome = member.flush();
+        if outcome.is_err() && !member.mark.is_settled.load(Ordering::Acquire) {
+            self.flush_state.lose();
         }
+        outcome
+    }
+
+    /// Flushes what clients may have written to: the top, and those that were the top until then.
+    fn flush_written(&self) -> Result<(), DiskError> {
+        // Not through the stack: an exchange would wait for the device.
+        let (top, members) = self.stack.load().written();
+        top.flush()?;
+        members.iter().try_for_each(|member| member.flush())
     }
 }
 
 impl Stack {
-    /// Flushes what clients may have written to: the top, and those that were the top until then.
-    fn flush(&self) -> Result<(), DiskError> {
-        self.top.flush()?;
-        for member in &self.below {
-            if !member.is_settled.load(Ordering::Acquire) {
-                member.flush()?;
-            }
-        }
-        Ok(())
+    /// The layers that clients may have written to since they were flushed last.
+    fn written(&self) -> (Layer<Writable>, Vec<Arc<Member>>) {
+        let is_open = |member: &&Arc<Member>| !member.mark.is_settled.load(Ordering::Acquire);
+        (self.top.clone(), self.below.iter().filter(is_open).cloned().collect())
     }
 }
 
 impl Member {
-    /// Nothing is written to it while this runs, but what is pulled into it.
     fn flush(&self) -> Result<(), DiskError> {
+        // Looked at first: what a straggler writes later this flush does not cover.
+        let is_still = self.mark.is_still.load(Ordering::Acquire);
         let outcome = self.layer.flush();
         if outcome.is_err() {
-            self.is_doubtful.store(true, Ordering::Release);
+            self.mark.is_doubtful.store(true, Ordering::Release);
         }
-        if self.is_doubtful.load(Ordering::Acquire) {
+        if self.mark.is_doubtful.load(Ordering::Acquire) {
             return Err(outcome.err().map_or(DiskError::FlushLost, DiskError::from));
         }
-        self.is_settled.store(true, Ordering::Release);
+        if is_still {
+            self.mark.is_settled.store(true, Ordering::Release);
+        }
         Ok(())
     }
 }

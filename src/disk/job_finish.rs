@@ -83,7 +83,7 @@ impl Disks {
         let Some(disk) = disk else { return Ok(()) };
         let outcome = match job.kind {
             JobKind::Resize => disk.resize(header),
-            _ => disk.switch(header).map(drop),
+            _ => disk.switch(header),
         };
         outcome.map_err(|error| {
             let message = format!(

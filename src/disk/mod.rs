@@ -8,9 +8,9 @@
 //! units) and [`range_lock`] (who may touch which units now). [`throttle`] says when a request may
 //! start.
 //!
-//! Below them: [`stack`] (the layers of the disk, and how they are exchanged while it is in use),
-//! `unit_map.rs` (which of them a unit is in), `union.rs` (what several hold together), [`pull`]
-//! (bring up what lies below, in the background).
+//! Below them: [`stack`] (the layers of the disk), `exchange.rs` (how they are exchanged while it
+//! is in use), `unit_map.rs` (which of them a unit is in), `union.rs` (what several hold together),
+//! [`pull`] (bring up what lies below, in the background).
 //!
 //! The life of a disk: [`registry`] (create, describe, delete), [`attach`] (open and close),
 //! [`attachment`] (a disk that is served, and who uses it), [`performance`] (cache mode and
@@ -47,6 +47,7 @@ pub mod control_error;
 pub mod copy;
 pub mod create;
 pub mod difference;
+mod exchange;
 pub mod flush;
 mod headers;
 pub mod image;

@@ -58,8 +58,9 @@ impl Disk {
         units: u64,
     ) -> Result<Pulled, DiskError> {
         let between = Between { target, floor };
-        // Layers below the top change by pulls alone, so this holds without locks.
-        let stack = self.stack.load_full();
+        // Layers that are still change by pulls alone, so this holds without locks. Those below
+        // the target stay so, whatever is pushed meanwhile.
+        let stack = self.still_stack();
         let (low, high) = between.positions(&stack)?;
         let all = stack.at(high).units();
         let left = all.saturating_sub(first.get());
@@ -131,7 +132,7 @@ impl Disk {
             for member in stack.members(low + 1..high) {
                 // Until this is flushed no hole is made above: power loss could bring units of one
                 // layer back and not those of another, and a hole would show them.
-                member.is_releasing.store(true, Ordering::Release);
+                member.mark.is_releasing.store(true, Ordering::Release);
                 let held = member.layer.units().saturating_sub(from.get()).min(step);
                 member.layer.release_units(from, held)?;
             }
@@ -141,7 +142,7 @@ impl Disk {
         let (low, high) = between.positions(&stack)?;
         for member in stack.members(low + 1..high) {
             member.layer.settle()?;
-            member.is_releasing.store(false, Ordering::Release);
+            member.mark.is_releasing.store(false, Ordering::Release);
         }
         Ok(())
     }

@@ -8,8 +8,8 @@
 //! cost is bounded whatever the disk's size. A request takes its locks in ascending order: no
 //! deadlock.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::units::DataUnit;
 
@@ -26,10 +26,6 @@ const INLINE: usize = 8;
 #[derive(Debug)]
 pub struct RangeLocks {
     locks: Box<[Slot; LOCKS]>,
-    /// Somebody takes all locks: whoever comes waits at the gate, so that they are free as soon as
-    /// those who hold one are done.
-    is_closed: AtomicBool,
-    gate: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -44,14 +40,6 @@ impl Slot {
     const fn new() -> Self {
         Self { lock: RwLock::new(()), seen: AtomicU64::new(0) }
     }
-}
-
-/// Keeps everybody away from all units.
-#[derive(Debug)]
-pub struct AllGuard<'a> {
-    locks: &'a RangeLocks,
-    _held: Vec<RwLockWriteGuard<'a, ()>>,
-    _gate: MutexGuard<'a, ()>,
 }
 
 /// Keeps writers away from the units of a read.
@@ -76,34 +64,13 @@ enum Held<G> {
 impl RangeLocks {
     /// Unlocked.
     pub fn new() -> Self {
-        Self {
-            locks: Box::new([const { Slot::new() }; LOCKS]),
-            is_closed: AtomicBool::new(false),
-            gate: Mutex::new(()),
-        }
-    }
-
-    /// Waits until nothing is under way on any unit, while nothing new begins.
-    pub fn close(&self) -> AllGuard<'_> {
-        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_closed.store(true, Ordering::SeqCst);
-        let slots = self.locks.iter();
-        let held = slots.map(|slot| slot.lock.write().unwrap_or_else(PoisonError::into_inner));
-        let held = held.collect();
-        AllGuard { locks: self, _held: held, _gate: gate }
+        Self { locks: Box::new([const { Slot::new() }; LOCKS]) }
     }
 
     /// About how many requests have touched units: whoever works in the background looks whether
     /// it grows.
     pub fn seen(&self) -> u64 {
         self.locks.iter().map(|slot| slot.seen.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Waits while all locks are being taken.
-    fn pass_gate(&self) {
-        if self.is_closed.load(Ordering::Relaxed) {
-            drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
-        }
     }
 
     fn count(&self, first: DataUnit) {
@@ -119,7 +86,6 @@ impl RangeLocks {
         let take = |index: usize| {
             Some(self.locks[index].lock.read().unwrap_or_else(PoisonError::into_inner))
         };
-        self.pass_gate();
         let held = hold(first, units, take).expect("waiting always succeeds");
         self.count(first);
         ReadGuard { _held: held }
@@ -128,9 +94,6 @@ impl RangeLocks {
     /// As [`RangeLocks::read`] if it can be had without waiting.
     pub fn try_read(&self, first: DataUnit, units: u64) -> Option<ReadGuard<'_>> {
         let take = |index: usize| self.locks[index].lock.try_read().ok();
-        if self.is_closed.load(Ordering::Relaxed) {
-            return None;
-        }
         let held = hold(first, units, take)?;
         self.count(first);
         Some(ReadGuard { _held: held })
@@ -154,14 +117,7 @@ impl RangeLocks {
         let take = |index: usize| {
             Some(self.locks[index].lock.write().unwrap_or_else(PoisonError::into_inner))
         };
-        self.pass_gate();
         WriteGuard { _held: hold(first, units, take).expect("waiting always succeeds") }
-    }
-}
-
-impl Drop for AllGuard<'_> {
-    fn drop(&mut self) {
-        self.locks.is_closed.store(false, Ordering::SeqCst);
     }
 }
 
@@ -254,38 +210,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_inside_while_all_locks_are_held_and_everybody_gets_in_afterwards() {
-        let locks = RangeLocks::new();
-        let (inside, is_over) = (AtomicU32::new(0), AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            for worker in 0..4 {
-                let (locks, inside, is_over) = (&locks, &inside, &is_over);
-                scope.spawn(move || {
-                    let mut first = worker * 1000;
-                    while !is_over.load(Ordering::SeqCst) {
-                        first += 7;
-                        let _guard = locks.read(DataUnit::new(first), 32);
-                        inside.fetch_add(1, Ordering::SeqCst);
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                    }
-                });
-            }
-            for _ in 0..200 {
-                let guard = locks.close();
-                assert_eq!(inside.load(Ordering::SeqCst), 0);
-                assert!(locks.try_read(DataUnit::new(5), 1).is_none());
-                drop(guard);
-            }
-            is_over.store(true, Ordering::SeqCst);
-        });
-        assert!(locks.try_read(DataUnit::new(5), 1).is_some());
-    }
-
-    #[test]
     fn requests_are_seen_and_work_in_the_background_is_not() {
         let locks = RangeLocks::new();
         drop(locks.write_unseen(DataUnit::new(1), 100));
-        drop(locks.close());
         assert_eq!(locks.seen(), 0);
         drop(locks.write(DataUnit::new(1), 100));
         drop(locks.read(DataUnit::new(5000), 1));

@@ -8,6 +8,7 @@
 //! file      its header, under a fresh data key; its name is durable
 //! catalog   layer `live`, disk.top = new layer, snapshot of the old one `progressing`; the trail
 //! memory    the open disk goes on with the new top: this is the moment of the snapshot
+//!           requests that were under way then end
 //! file      the old top is flushed
 //! catalog   snapshot `accomplished`
 //! ```
@@ -198,16 +199,25 @@ impl Disks {
             .into(),
         ];
         change.extend(further);
-        let _structure = self.lock_structure();
+        let structure = self.lock_structure();
         self.apply_recorded(&change, &event)?;
-        if let (Some(attachment), Some(top)) = (attached, top) {
-            match attachment.disk().push(top) {
-                Ok(frozen) => self.share(&frozen),
+        let (Some(attachment), Some(top)) = (attached, top) else { return Ok(()) };
+        let exchange = match attachment.disk().begin_push(top) {
+            Ok(exchange) => exchange,
+            Err(error) => {
                 // The layers agreed when they were opened. What is written now goes to the layer
                 // below, where the next attach finds it.
-                Err(error) => tracing::error!(disk = %disk.disk_id, %error, "layer not put on"),
+                tracing::error!(disk = %disk.disk_id, %error, "layer not put on");
+                return Ok(());
             }
-        }
+        };
+        // A request that hangs holds up this disk's commands, not those of others.
+        drop(structure);
+        drop(exchange);
+        let _structure = self.lock_structure();
+        // Its header may have been rewritten meanwhile.
+        let frozen = attachment.disk().frozen_layer(uuid_of(&disk.top_layer)?);
+        frozen.iter().for_each(|frozen| self.share(frozen));
         Ok(())
     }
 

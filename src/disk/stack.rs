@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Positions count from the bottom, so a layer that is pushed changes none. Every piece of a
-//! request loads the stack while it holds the locks of its units, and whoever swaps holds all
-//! locks: nobody touches storage through a stack that was swapped out.
+//! request loads the stack while it holds the locks of its units; `exchange.rs` says what becomes
+//! of those that are under way when another stack takes its place.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 
 use uuid::Uuid;
 
@@ -95,6 +97,14 @@ impl std::error::Error for StackError {}
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) layer: Arc<Layer<Frozen>>,
+    pub(super) mark: Arc<Mark>,
+}
+
+/// What is known of a layer below the top, whatever its header says and whichever stack it is in.
+#[derive(Debug, Default)]
+pub(super) struct Mark {
+    /// No client's request that began while it was the top is under way any more.
+    pub(super) is_still: AtomicBool,
     /// What clients wrote to it while it was the top survives power loss.
     pub(super) is_settled: AtomicBool,
     /// It let go of units, and power loss may bring them back.
@@ -104,23 +114,22 @@ pub(super) struct Member {
 }
 
 impl Member {
-    fn new(layer: Arc<Layer<Frozen>>, is_settled: bool) -> Arc<Self> {
-        Arc::new(Self {
-            layer,
-            is_settled: AtomicBool::new(is_settled),
-            is_releasing: AtomicBool::new(false),
-            is_doubtful: AtomicBool::new(false),
-        })
+    /// One that nobody has written to since it was flushed.
+    fn settled(layer: Arc<Layer<Frozen>>) -> Arc<Self> {
+        let (is_still, is_settled) = (AtomicBool::new(true), AtomicBool::new(true));
+        let mark = Mark { is_still, is_settled, ..Mark::default() };
+        Arc::new(Self { layer, mark: Arc::new(mark) })
     }
 
-    fn under(&self, header: LayerHeader) -> Result<Arc<Self>, LayerError> {
-        let copy = |flag: &AtomicBool| AtomicBool::new(flag.load(Ordering::Acquire));
-        Ok(Arc::new(Self {
-            layer: Arc::new(self.layer.with_header(header)?),
-            is_settled: copy(&self.is_settled),
-            is_releasing: copy(&self.is_releasing),
-            is_doubtful: copy(&self.is_doubtful),
-        }))
+    /// One that is being written to at this moment.
+    pub(super) fn written(layer: Arc<Layer<Frozen>>) -> Arc<Self> {
+        Arc::new(Self { layer, mark: Arc::default() })
+    }
+
+    /// The same layer with its header rewritten.
+    pub(super) fn under(&self, header: LayerHeader) -> Result<Self, LayerError> {
+        let layer = Arc::new(self.layer.with_header(header)?);
+        Ok(Self { layer, mark: Arc::clone(&self.mark) })
     }
 }
 
@@ -132,6 +141,9 @@ pub(super) struct Stack {
     pub(super) below: Vec<Arc<Member>>,
     /// Where each unit is to be looked for; only if there is a choice.
     pub(super) map: Option<Arc<UnitMap>>,
+    /// Dropped with the stack, and after all else of it: so whoever exchanged it learns that
+    /// nobody goes through it any more.
+    pub(super) farewell: OnceLock<Sender<Infallible>>,
 }
 
 /// Any layer of a stack, to look at.
@@ -143,7 +155,7 @@ pub(super) enum Place<'a> {
 
 impl Stack {
     /// Of layers that fit together.
-    fn new(
+    pub(super) fn new(
         top: Layer<Writable>,
         below: Vec<Arc<Member>>,
         map: Option<Arc<UnitMap>>,
@@ -152,7 +164,7 @@ impl Stack {
             return Err(StackError::TooDeep { depth: below.len() + 1 });
         }
         let map = map.or_else(|| (!below.is_empty()).then(|| Arc::new(UnitMap::new())));
-        let stack = Self { top, below, map };
+        let stack = Self { top, below, map, farewell: OnceLock::new() };
         let unit = stack.top.unit_size();
         for position in (1..=stack.depth()).rev() {
             let header = stack.at(position).header();
@@ -174,7 +186,7 @@ impl Stack {
 
     /// A stack of a layer that stands alone.
     pub(super) fn single(top: Layer<Writable>) -> Self {
-        Self { top, below: Vec::new(), map: None }
+        Self { top, below: Vec::new(), map: None, farewell: OnceLock::new() }
     }
 
     /// The position of the top.
@@ -309,7 +321,7 @@ impl Disk {
     /// [`DiskError::Stack`] if they do not stand on each other as their headers say; the device's.
     pub fn over(top: Layer<Writable>, below: Vec<Arc<Layer<Frozen>>>) -> Result<Self, DiskError> {
         below.iter().try_for_each(|layer| layer.settle())?;
-        let below = below.into_iter().map(|layer| Member::new(layer, true)).collect();
+        let below = below.into_iter().map(Member::settled).collect();
         Ok(Self::on(Stack::new(top, below, None)?))
     }
 
@@ -318,65 +330,11 @@ impl Disk {
         self.stack.load().above(0).map(|place| place.header().spec.layer_id).collect()
     }
 
-    /// Freezes the top and puts `top`, an empty layer that stands on it, in its place: what was
-    /// acknowledged before is below, what comes later above. Requests wait for as long as those
-    /// that are under way take. Returns the old top; [`Disk::flush_layer`] it, then it is a
-    /// snapshot.
-    ///
-    /// # Errors
-    /// [`DiskError::Stack`]; nothing was changed then.
-    pub fn push(&self, top: Layer<Writable>) -> Result<Arc<Layer<Frozen>>, DiskError> {
-        let _one = self.lock_changes();
-        let old = self.stack.load_full();
-        let frozen = Arc::new(old.top.as_frozen());
-        let first = Member::new(Arc::clone(&frozen), false);
-        let below = std::iter::once(first).chain(old.below.iter().cloned()).collect();
-        // The new top is empty, so what the map says holds on.
-        self.swap(Stack::new(top, below, old.map.clone())?);
-        Ok(frozen)
-    }
-
-    /// Takes over the rewritten header of one of the disk's layers: layers between it and its new
-    /// parent are left out. Everything they held must have been pulled into it and flushed.
-    /// Returns them.
-    ///
-    /// # Errors
-    /// [`DiskError::Stack`] or [`DiskError::Layer`]; nothing was changed then.
-    pub fn switch(&self, header: LayerHeader) -> Result<Vec<Arc<Layer<Frozen>>>, DiskError> {
-        let _one = self.lock_changes();
-        let old = self.stack.load_full();
-        let at = old.position(header.spec.layer_id)?;
-        let floor = old.floor(header.spec.parent, at)?;
-        let place = |position: usize| old.depth() - position;
-        // Members are below the top: `below[n]` is at `depth - 1 - n`.
-        let dropped = &old.below[place(at)..place(floor) - 1];
-        let tail = &old.below[place(floor) - 1..];
-        let stack = if at == old.depth() {
-            Stack::new(old.top.with_header(header)?, tail.to_vec(), None)?
-        } else {
-            let (kept, member) = (&old.below[..place(at) - 1], &old.below[place(at) - 1]);
-            let member = member.under(header)?;
-            let below = kept.iter().chain([&member]).chain(tail).cloned().collect();
-            Stack::new(old.top.clone(), below, None)?
-        };
-        self.swap(stack);
-        Ok(dropped.iter().map(|member| Arc::clone(&member.layer)).collect())
-    }
-
-    /// Takes over the rewritten header of the top: the disk has its size from here on. The file
-    /// has its length already.
-    ///
-    /// # Errors
-    /// As [`Disk::switch`]; a smaller size is one.
-    pub fn resize(&self, header: LayerHeader) -> Result<(), DiskError> {
-        let _one = self.lock_changes();
-        let old = self.stack.load_full();
-        if header.spec.layer_id != old.top.id() {
-            return Err(StackError::NotInStack { layer_id: header.spec.layer_id }.into());
-        }
-        let top = old.top.with_header(header)?;
-        self.swap(Stack::new(top, old.below.clone(), old.map.clone())?);
-        Ok(())
+    /// A layer below the top.
+    pub(super) fn frozen_layer(&self, layer_id: Uuid) -> Option<Arc<Layer<Frozen>>> {
+        let stack = self.stack.load();
+        let member = stack.below.iter().find(|member| member.layer.id() == layer_id)?;
+        Some(Arc::clone(&member.layer))
     }
 
     /// Bytes that were encrypted under the data key of each layer, from the top down.
@@ -399,11 +357,5 @@ impl Disk {
                 Place::Below(layer) => layer.meter().settle(|count| keep(layer.id(), count)),
             }
         }
-    }
-
-    fn swap(&self, stack: Stack) {
-        let stack = Arc::new(stack);
-        let _alone = self.locks.close();
-        self.stack.store(stack);
     }
 }

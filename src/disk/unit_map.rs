@@ -10,10 +10,14 @@
 //!   replaces only what is still unknown: a write that did not find the region came before that
 //!   look.
 //!
+//! The last one takes for granted that all who write tell this map, and that the layers of whoever
+//! fills are all that they write to. While a stack is being exchanged neither holds, so then the
+//! map is closed: what is on it is kept up and used, and nothing is filled.
+//!
 //! Memory is bounded whatever the disk's size: [`SLOTS`] regions a disk, one place for each, and
 //! [`REGIONS_MAX`] in the process. Beyond it a read goes through the layers one by one.
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -43,6 +47,8 @@ static REGIONS: AtomicUsize = AtomicUsize::new(0);
 #[derive(Debug)]
 pub(super) struct UnitMap {
     groups: [OnceLock<Box<[ArcSwapOption<Region>]>>; SLOTS / GROUP],
+    /// Requests may be under way through two stacks.
+    is_closed: AtomicBool,
 }
 
 /// What is known of neighbouring units.
@@ -64,7 +70,13 @@ pub(super) struct Lead {
 impl UnitMap {
     /// With nothing on it.
     pub(super) fn new() -> Self {
-        Self { groups: [const { OnceLock::new() }; SLOTS / GROUP] }
+        let groups = [const { OnceLock::new() }; SLOTS / GROUP];
+        Self { groups, is_closed: AtomicBool::new(false) }
+    }
+
+    /// Closed before anybody has the new stack, open again when nobody has the old one.
+    pub(super) fn set_open(&self, is_open: bool) {
+        self.is_closed.store(!is_open, Ordering::SeqCst);
     }
 
     /// The region that `unit` is in, if it is on the map.
@@ -80,15 +92,22 @@ impl UnitMap {
         Lead { position: None, units: units.min(REGION_UNITS - unit.get() % REGION_UNITS) }
     }
 
-    /// Whether the region that `unit` is in can be put on the map: the process has a bound.
+    /// Whether the region that `unit` is in can be put on the map now: the process has a bound.
     pub(super) fn has_room(&self, unit: DataUnit) -> bool {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return false;
+        }
         let is_taken = |slot: &ArcSwapOption<Region>| slot.load().is_some();
         REGIONS.load(Ordering::Relaxed) < REGIONS_MAX
             || self.slot(unit.get() / REGION_UNITS).is_some_and(is_taken)
     }
 
-    /// Puts the region that `unit` is in on the map. The caller holds a lock, so that the stack
-    /// stays.
+    /// Puts the region that `unit` is in on the map, unless it is closed. The caller loaded `stack`
+    /// under a lock and holds it.
+    ///
+    /// Whoever finds the map open here did so before it was closed, for it is not opened while
+    /// anybody holds the old stack. So the region was there before anybody had the new stack, and
+    /// those who write through that find it.
     ///
     /// # Errors
     /// Storage that cannot say what it holds.
@@ -100,6 +119,11 @@ impl UnitMap {
         group[slot_in(number)].store(Some(Arc::clone(&region)));
         // Before the extents are looked at: whoever wrote without finding it has written.
         fence(Ordering::SeqCst);
+        if self.is_closed.load(Ordering::SeqCst) {
+            // A region that another one has just put there may go, too: it is only not known then.
+            group[slot_in(number)].store(None);
+            return Ok(());
+        }
         region.fill(stack)
     }
 
@@ -209,5 +233,53 @@ fn unknown() -> Box<[AtomicU8; REGION_UNITS as usize]> {
 impl Drop for Region {
     fn drop(&mut self) {
         REGIONS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clock::{SeededEntropy, Timestamp};
+    use crate::crypto::xts::Cipher;
+    use crate::layer::{self, Layer, LayerSpec};
+    use crate::storage::memory::MemoryStorage;
+    use crate::units::{ByteCount, DataUnitSize};
+
+    fn stack() -> Stack {
+        let spec = LayerSpec {
+            layer_id: Uuid::from_u128(1),
+            disk_id: "d-modelmodelmodelmodel".to_owned(),
+            parent: None,
+            size: ByteCount::new(64 << 10),
+            unit: DataUnitSize::B4096,
+            cipher: Cipher::Null,
+            created: Timestamp::from_unix_millis(0),
+        };
+        let storage = Arc::new(MemoryStorage::default());
+        layer::format(&*storage, &spec, None, &SeededEntropy::new(1)).expect("a new layer");
+        let header = layer::read_header(&*storage).expect("its header");
+        Stack::single(Layer::open(storage, header, None).expect("the layer"))
+    }
+
+    /// Who looked whether there is room before the map was closed, and fills it afterwards.
+    #[test]
+    fn a_closed_map_is_used_and_not_filled() {
+        let (map, stack, unit) = (UnitMap::new(), stack(), DataUnit::new(5));
+        let other = DataUnit::new(REGION_UNITS);
+        map.fill(&stack, unit).expect("filled");
+        map.set_open(false);
+        assert!(!map.has_room(other));
+        map.fill(&stack, other).expect("left as it is");
+        assert!(map.find(other).is_none());
+        map.put(unit, 1, 2);
+        let found = map.find(unit).expect("still there");
+        let lead = found.as_ref().expect("a region").lead(unit, 3);
+        assert_eq!(lead, Lead { position: Some(2), units: 1 });
+        map.set_open(true);
+        assert!(map.has_room(other));
+        map.fill(&stack, other).expect("filled");
+        assert!(map.find(other).is_some());
     }
 }

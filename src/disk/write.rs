@@ -47,6 +47,7 @@ impl Disk {
             }
             // A layer was pushed in between: what was sealed is for the wrong one.
             before.top.unseal_units(first, data);
+            drop(before);
             return Ok(stack.write(first, data)?);
         }
         let _guard = self.locks.write(first, piece.units());

@@ -53,7 +53,7 @@ impl Stack {
         }
         let run = Union::of(self.parents(), first, units).next_run()?;
         let run = run.expect("there is at least one unit");
-        let may_come_back = |member: &Arc<Member>| member.is_releasing.load(Ordering::Acquire);
+        let may_come_back = |member: &Arc<Member>| member.mark.is_releasing.load(Ordering::Acquire);
         let is_present = run.is_present || self.below.iter().any(may_come_back);
         Ok(UnitExtent { is_present, ..run })
     }
