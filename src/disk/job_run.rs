@@ -331,16 +331,21 @@ impl Disks {
 /// What a job knows of the clients of its disk.
 #[derive(Default)]
 struct Clients {
-    requests: u64,
-    /// When there were more of them than before.
+    /// As of the last look.
+    requests: Option<u64>,
+    /// When there were more of them than at the look before.
     last: Option<Duration>,
 }
 
 impl Clients {
     /// Whether they are at work, if the disk has seen so many requests by `now`.
     fn are_busy(&mut self, requests: u64, now: Duration) -> bool {
-        if requests != self.requests {
-            *self = Self { requests, last: Some(now) };
+        let Some(seen) = self.requests.replace(requests) else {
+            // The next look tells how old they are.
+            return requests > 0;
+        };
+        if requests != seen {
+            self.last = Some(now);
         }
         self.last.is_some_and(|last| now.saturating_sub(last) < CLIENTS_LINGER)
     }
@@ -384,6 +389,9 @@ mod tests {
     fn clients_of_a_few_requests_a_second_are_at_work_until_they_are_quiet_for_a_while() {
         let (mut clients, at) = (Clients::default(), Duration::from_millis);
         assert!(!clients.are_busy(0, at(1000)), "no request ever");
+        let mut late = Clients::default();
+        assert!(late.are_busy(9, at(1000)), "perhaps of just now");
+        assert!(!late.are_busy(9, at(1001)), "all were before the job");
         for request in 1..5 {
             let begun = at(1000 + request * 200);
             assert!(clients.are_busy(request, begun));
