@@ -15,6 +15,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +44,8 @@ const LAYOUTS: [(&str, u64, usize); 5] = [
 ];
 
 /// Interleaved rounds, of which the median counts.
-const ROUNDS: usize = 7;
-const ROUND: Duration = Duration::from_millis(200);
+const ROUNDS: usize = 15;
+const ROUND: Duration = Duration::from_millis(100);
 
 /// Snapshots that are taken in a round, and rounds, each with a round without snapshots before it.
 const SNAPSHOTS: u128 = 25;
@@ -125,7 +126,8 @@ impl<'a> Reader<'a> {
         Self { disk, data: vec![0; bytes], present: Presence::new(), next: 0, is_random }
     }
 
-    fn read(&mut self) {
+    /// Where the next read begins.
+    fn step(&mut self) -> u64 {
         let slots = DISK_BYTES / self.data.len() as u64;
         let slot = if self.is_random {
             self.next = self.next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -134,7 +136,12 @@ impl<'a> Reader<'a> {
             self.next += 1;
             self.next
         };
-        self.read_at(slot % slots * self.data.len() as u64);
+        slot % slots * self.data.len() as u64
+    }
+
+    fn read(&mut self) {
+        let at = self.step();
+        self.read_at(at);
     }
 
     fn read_at(&mut self, at: u64) {
@@ -146,11 +153,23 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// What the kernel alone takes for it: the same bytes out of the layers' files.
+    fn read_raw(&mut self, files: &[File], stripe: u64) {
+        let (mut at, mut done) = (self.step(), 0);
+        while done < self.data.len() {
+            let count = (self.data.len() - done).min((stripe - at % stripe) as usize);
+            let file = &files[(at / stripe) as usize % files.len()];
+            let from = layer::DATA_OFFSET.get() + at;
+            file.read_exact_at(&mut self.data[done..done + count], from).expect("a read");
+            (at, done) = (at + count as u64, done + count);
+        }
+    }
+
     /// Reads a second.
-    fn rate(&mut self, clock: &SystemClock) -> f64 {
+    fn rate(&mut self, clock: &SystemClock, read: impl Fn(&mut Self)) -> f64 {
         let (start, mut count) = (clock.monotonic(), 0_u32);
         loop {
-            (0..16).for_each(|_| self.read());
+            (0..16).for_each(|_| read(self));
             count += 16;
             let took = clock.monotonic() - start;
             if took > ROUND {
@@ -167,26 +186,41 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn depths(folder: &Path) {
     let clock = SystemClock::new();
-    println!("| reads a second, warm | depth 1 | depth 4 | depth 16 | 4 to 1 | 16 to 1 |");
-    println!("|---|---:|---:|---:|---:|---:|");
+    println!("Raw: preadv of as many bytes from 1 file and from 16, and nothing else.\n");
+    println!("| reads a second, warm | depth 1 | depth 4 | depth 16 | 4 to 1 | 16 to 1 | raw |");
+    println!("|---|---:|---:|---:|---:|---:|---:|");
     for (index, (name, stripe, bytes)) in LAYOUTS.into_iter().enumerate() {
         let place = |depth: u128| folder.join(format!("{index}-{depth}"));
         let disks = DEPTHS.map(|depth| striped(&place(depth), depth, stripe));
+        let files = DEPTHS.map(|depth| {
+            let open = |id: u128| File::open(place(depth).join(id.to_string())).expect("a file");
+            (1..=depth).map(open).collect::<Vec<_>>()
+        });
         let mut readers = disks.each_ref().map(|disk| Reader::new(disk, bytes));
-        let mut rates = DEPTHS.map(|_| Vec::new());
-        for reader in &mut readers {
-            reader.rate(&clock);
-        }
-        for _ in 0..ROUNDS {
-            for (reader, rates) in readers.iter_mut().zip(&mut rates) {
-                rates.push(reader.rate(&clock));
+        let mut rates = DEPTHS.map(|_| (Vec::new(), Vec::new()));
+        for round in 0..=ROUNDS {
+            for ((reader, files), rates) in readers.iter_mut().zip(&files).zip(&mut rates) {
+                let ours = reader.rate(&clock, Reader::read);
+                let raw = reader.rate(&clock, |reader| reader.read_raw(files, stripe));
+                // The first warms up.
+                if round > 0 {
+                    rates.0.push(ours);
+                    rates.1.push(raw);
+                }
             }
         }
-        let [one, four, sixteen] = rates.map(median);
+        // Each round's own ratio: what slows a while of the machine down is in both of it.
+        let ratio =
+            |of: &[f64], to: &[f64]| median(of.iter().zip(to).map(|(a, b)| a / b).collect());
+        let [one, four, sixteen] = &rates;
         println!(
-            "| {name} | {one:.0} | {four:.0} | {sixteen:.0} | {:.2} | {:.2} |",
-            four / one,
-            sixteen / one
+            "| {name} | {:.0} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} |",
+            median(one.0.clone()),
+            median(four.0.clone()),
+            median(sixteen.0.clone()),
+            ratio(&four.0, &one.0),
+            ratio(&sixteen.0, &one.0),
+            ratio(&sixteen.1, &one.1)
         );
         DEPTHS.iter().for_each(|depth| {
             std::fs::remove_dir_all(place(*depth)).expect("removed");

@@ -6,9 +6,11 @@ mod support;
 use std::collections::HashSet;
 
 use proptest::prelude::*;
+use sealdisk::disk::pull::Strides;
 use sealdisk::layer::DATA_OFFSET;
+use sealdisk::storage::Durability;
 use sealdisk::units::{ByteCount, ByteOffset, DataUnit, DataUnitSize};
-use support::stacks::{SECTOR, Scene};
+use support::stacks::{SECTOR, Scene, read, write};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -220,6 +222,48 @@ fn a_pull_is_done_once() {
     assert_eq!((second.next.get(), second.copied.get()), (16, 0));
     assert!(before == scene.slots[1].bytes());
     assert_eq!(scene.read(0, 8192), [[1; 4096], [2; 4096]].concat());
+}
+
+/// Clients come in between two strides of a pull, and what they write is not overwritten. A pull
+/// that still held a lock would wait for itself here.
+#[test]
+fn between_two_strides_of_a_pull_clients_read_and_write() {
+    let mut scene = Scene::new(64 * 1024, DataUnitSize::B4096);
+    scene.write(0, &[1; 64 * 1024], false).expect("a write");
+    scene.push(false).expect("a push");
+    let (disk, target, mut strides) = (&scene.disk, scene.id(1), 0);
+    let mut between = || {
+        // From the end: units that the pull has yet to come to, then some it has done.
+        let at = (15 - strides) * 4096;
+        assert_eq!(read(disk, at, 4096), [1; 4096]);
+        write(disk, at, &[7; 4096], Durability::Volatile).expect("a write");
+        assert_eq!(read(disk, at, 4096), [7; 4096]);
+        strides += 1;
+    };
+    let by = &mut Strides { bytes: 8192, between: &mut between };
+    let pulled = disk.pull_units_by(by, (target, None), DataUnit::new(0), 16).expect("a pull");
+    assert_eq!((strides, pulled.next.get(), pulled.copied.get()), (8, 16, 11 * 4096));
+    assert_eq!(read(disk, 0, 65536), [[1; 32768], [7; 32768]].concat());
+}
+
+/// Clients come in while the space below is given back.
+#[test]
+fn between_two_steps_of_a_release_clients_read() {
+    let mut scene = Scene::new(1536 * 1024, DataUnitSize::B4096);
+    scene.write(0, &[1; 1536 * 1024], false).expect("a write");
+    scene.push(false).expect("a push");
+    scene.pull((1, None), 0, 384).expect("a pull");
+    scene.disk.flush_layer(scene.id(1)).expect("a flush");
+    let (disk, mut steps) = (&scene.disk, 0);
+    let look = || assert!(read(disk, 0, 1536 * 1024).iter().all(|byte| *byte == 1));
+    let mut pause = || {
+        look();
+        steps += 1;
+    };
+    let pair = (scene.id(1), None);
+    disk.punch_below_by(&mut pause, pair, DataUnit::new(0), 384).expect("let go");
+    assert_eq!(steps, 2, "256 units, then the rest");
+    look();
 }
 
 /// Power loss has torn the first write of a unit in two layers. Each sector is read in the topmost

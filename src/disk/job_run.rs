@@ -17,17 +17,23 @@ use crate::units::{ByteCount, DataUnit, DataUnitSize};
 
 use super::layers::uuid_of;
 use super::open_table::{Busy, Claim};
+use super::pull::Strides;
 use super::registry::Disks;
 use super::{ControlError, Disk, DiskError};
 
 /// Longest time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Units of a piece while clients are at work, at a gentle pace.
-const GENTLE_UNITS: u64 = 64;
+/// Bytes that a gentle job copies at a time while clients are at work: some 15 µs, which a request
+/// that finds the processor or the file taken has to wait.
+const GENTLE_BYTES: usize = 16 << 10;
 
-/// How much longer than it worked a gentle job rests while clients are at work.
+/// How much longer than it worked a gentle job rests while clients are at work, after each stride.
 const GENTLE_REST: u32 = 3;
+
+/// For how long after a request clients count as at work: whoever sends a few in a second wants
+/// each of them undisturbed.
+const CLIENTS_LINGER: Duration = Duration::from_millis(250);
 
 /// How long a job rests when it cannot go on now.
 const TAKEN_REST: Duration = Duration::from_millis(50);
@@ -47,7 +53,7 @@ struct Run {
     /// From where on nothing was given back below yet.
     punched: u64,
     checkpoint: Duration,
-    requests_seen: u64,
+    clients: Clients,
     /// Pieces that may still be worked on.
     pieces: u64,
 }
@@ -108,7 +114,7 @@ impl Disks {
             copied: 0,
             punched: 0,
             checkpoint: self.parts.clock.monotonic(),
-            requests_seen: 0,
+            clients: Clients::default(),
             pieces,
         };
         let patience = self.work(&mut run);
@@ -223,15 +229,18 @@ impl Disks {
         }
         let target = uuid_of(&job.target_layer)?;
         let floor = job.floor_layer.as_deref().map(uuid_of).transpose()?;
-        let requests = disk.requests_seen();
-        let are_clients_busy = is_shared && requests != run.requests_seen;
-        run.requests_seen = requests;
-        let is_gentle = are_clients_busy && job.pace == JobPace::Gentle;
-        let pieces = self.parts.stack.piece_units;
-        let units = if is_gentle { pieces.min(GENTLE_UNITS) } else { pieces };
-        let begun = self.parts.clock.monotonic();
-        let pulled = disk.pull_units(target, floor, DataUnit::new(run.cursor), units)?;
-        let now = self.parts.clock.monotonic();
+        let clock = &self.parts.clock;
+        let begun = clock.monotonic();
+        let are_busy = is_shared && run.clients.are_busy(disk.requests_seen(), begun);
+        let is_gentle = are_busy && job.pace == JobPace::Gentle;
+        let mut turn = Turn { disks: self, is_gentle, begun };
+        let (from, units) = (DataUnit::new(run.cursor), self.parts.stack.piece_units);
+        let pulled = {
+            let bytes = if is_gentle { GENTLE_BYTES } else { usize::MAX };
+            let strides = &mut Strides { bytes, between: &mut || turn.rest() };
+            disk.pull_units_by(strides, (target, floor), from, units)?
+        };
+        let now = clock.monotonic();
         run.cursor = pulled.next.get();
         run.copied += pulled.copied.get();
         let layer = self.layer_record(&job.target_layer)?;
@@ -239,10 +248,11 @@ impl Disks {
         let is_due = now.saturating_sub(run.checkpoint) >= CHECKPOINT_INTERVAL
             || run.copied >= self.parts.stack.checkpoint_bytes.get();
         if is_all || is_due {
-            self.checkpoint(run, job, (disk, target, floor), is_all)?;
+            self.checkpoint(run, job, (disk, target, floor), (&mut turn, is_all))?;
             run.checkpoint = now;
         }
-        Ok(Step::Working(rest_after(job, now.saturating_sub(begun), (is_gentle, pulled.copied))))
+        let owed = rate_rest(job, now.saturating_sub(begun), pulled.copied);
+        Ok(Step::Working(owed.max(turn.owed())))
     }
 
     /// Makes what was done so far durable, gives back space below, writes down how far the job is.
@@ -251,14 +261,16 @@ impl Disks {
         run: &mut Run,
         job: &JobRecord,
         (disk, target, floor): (&Disk, Uuid, Option<Uuid>),
-        is_all: bool,
+        (turn, is_all): (&mut Turn<'_>, bool),
     ) -> Result<(), Trouble> {
         disk.flush_layer(target)?;
+        // That was the device's work.
+        turn.begun = self.parts.clock.monotonic();
         if run.cursor > run.punched
             && let Some(floor) = self.free_down_to(job, floor)?
         {
             let (first, units) = (DataUnit::new(run.punched), run.cursor - run.punched);
-            disk.punch_below(target, floor, first, units)?;
+            disk.punch_below_by(&mut || turn.rest(), (target, floor), first, units)?;
         }
         run.punched = run.cursor;
         let (cursor, copied) = (run.cursor, std::mem::take(&mut run.copied));
@@ -316,18 +328,76 @@ impl Disks {
     }
 }
 
-/// How long a job rests after a piece.
-fn rest_after(
-    job: &JobRecord,
-    worked: Duration,
-    (is_gentle, copied): (bool, ByteCount),
-) -> Duration {
-    let gentle = if is_gentle { worked * GENTLE_REST } else { Duration::ZERO };
-    match job.rate {
-        Some(rate) if rate > 0 => {
-            let whole = Duration::from_secs_f64(copied.get() as f64 / rate as f64);
-            gentle.max(whole.saturating_sub(worked))
+/// What a job knows of the clients of its disk.
+#[derive(Default)]
+struct Clients {
+    /// As of the last look.
+    requests: Option<u64>,
+    /// When there were more of them than at the look before.
+    last: Option<Duration>,
+}
+
+impl Clients {
+    /// Whether they are at work, if the disk has seen so many requests by `now`.
+    fn are_busy(&mut self, requests: u64, now: Duration) -> bool {
+        let Some(seen) = self.requests.replace(requests) else {
+            // The next look tells how old they are.
+            return requests > 0;
+        };
+        if requests != seen {
+            self.last = Some(now);
         }
-        _ => gentle,
+        self.last.is_some_and(|last| now.saturating_sub(last) < CLIENTS_LINGER)
+    }
+}
+
+/// A job between two rests.
+struct Turn<'a> {
+    disks: &'a Disks,
+    is_gentle: bool,
+    begun: Duration,
+}
+
+impl Turn<'_> {
+    /// How long to rest for what was done since the last rest.
+    fn owed(&self) -> Duration {
+        let worked = self.disks.parts.clock.monotonic().saturating_sub(self.begun);
+        if self.is_gentle { worked * GENTLE_REST } else { Duration::ZERO }
+    }
+
+    /// Rests, if the pace is gentle. When the daemon stops there is no rest any more.
+    fn rest(&mut self) {
+        if self.is_gentle {
+            self.disks.stack.runner.rest(self.owed());
+            self.begun = self.disks.parts.clock.monotonic();
+        }
+    }
+}
+
+/// How long a job that is limited to a rate rests after a piece.
+fn rate_rest(job: &JobRecord, worked: Duration, copied: ByteCount) -> Duration {
+    let Some(rate) = job.rate.filter(|rate| *rate > 0) else { return Duration::ZERO };
+    let whole = Duration::from_secs_f64(copied.get() as f64 / rate as f64);
+    whole.saturating_sub(worked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_a_few_requests_a_second_are_at_work_until_they_are_quiet_for_a_while() {
+        let (mut clients, at) = (Clients::default(), Duration::from_millis);
+        assert!(!clients.are_busy(0, at(1000)), "no request ever");
+        let mut late = Clients::default();
+        assert!(late.are_busy(9, at(1000)), "perhaps of just now");
+        assert!(!late.are_busy(9, at(1001)), "all were before the job");
+        for request in 1..5 {
+            let begun = at(1000 + request * 200);
+            assert!(clients.are_busy(request, begun));
+            assert!(clients.are_busy(request, begun + at(199)), "between two requests");
+        }
+        assert!(!clients.are_busy(4, at(1800) + CLIENTS_LINGER));
+        assert!(clients.are_busy(5, at(5000)));
     }
 }

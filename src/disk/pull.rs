@@ -12,6 +12,7 @@
 //! beside requests. [`Disk::flush_layer`] stands before [`Disk::punch_below`] and before
 //! [`Disk::switch`]: what is let go of below must survive power loss above.
 
+use std::fmt;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -23,11 +24,12 @@ use super::{Disk, DiskError};
 use crate::layer::{LayerError, Presence, UnitExtent};
 use crate::units::{ByteCount, DataUnit, SECTOR_BYTES};
 
-/// Bytes copied under one hold of the locks.
+/// Most bytes copied under one hold of the locks.
 const STEP_BYTES: usize = 256 << 10;
 
-/// Units that are let go of under one hold of the locks: 64 MiB of 4096-byte units.
-const RELEASE_UNITS: u64 = 1 << 14;
+/// Units that are let go of under one hold of the locks: 1 MiB of 4096-byte units, which takes a
+/// third of a millisecond where the page cache has them.
+const RELEASE_UNITS: u64 = 1 << 8;
 
 const SECTOR: usize = SECTOR_BYTES as usize;
 
@@ -39,6 +41,20 @@ pub struct Pulled {
     pub next: DataUnit,
     /// Bytes that were copied.
     pub copied: ByteCount,
+}
+
+/// How work in the background is cut up, so that requests come in between.
+pub struct Strides<'a> {
+    /// Bytes copied at a time; at most 256 KiB are, and no less than a unit.
+    pub bytes: usize,
+    /// Called after each stride, while no locks are held.
+    pub between: &'a mut dyn FnMut(),
+}
+
+impl fmt::Debug for Strides<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Strides").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
 }
 
 impl Disk {
@@ -54,6 +70,21 @@ impl Disk {
         &self,
         target: Uuid,
         floor: Option<Uuid>,
+        first: DataUnit,
+        units: u64,
+    ) -> Result<Pulled, DiskError> {
+        let strides = &mut Strides { bytes: STEP_BYTES, between: &mut || {} };
+        self.pull_units_by(strides, (target, floor), first, units)
+    }
+
+    /// As [`Disk::pull_units`] into the first layer of a pair down to the second, by strides.
+    ///
+    /// # Errors
+    /// As [`Disk::pull_units`].
+    pub fn pull_units_by(
+        &self,
+        strides: &mut Strides<'_>,
+        (target, floor): (Uuid, Option<Uuid>),
         first: DataUnit,
         units: u64,
     ) -> Result<Pulled, DiskError> {
@@ -75,7 +106,7 @@ impl Disk {
             let run_end = run.first.get() + run.units;
             if run.is_present {
                 let run = UnitExtent { units: run_end.min(end) - run.first.get(), ..run };
-                copied += self.pull_run(between, &run, &mut copy)?;
+                copied += self.pull_run(between, &run, &mut copy, strides)?;
                 next = run_end.min(end);
             } else {
                 next = run_end;
@@ -89,8 +120,9 @@ impl Disk {
         between: Between,
         run: &UnitExtent,
         copy: &mut Copy,
+        strides: &mut Strides<'_>,
     ) -> Result<u64, DiskError> {
-        let step_units = (STEP_BYTES / self.unit().as_usize()) as u64;
+        let step_units = (strides.bytes.min(STEP_BYTES) / self.unit().as_usize()).max(1) as u64;
         let (mut done, mut copied) = (0, 0);
         while done < run.units {
             let (first, units) = (run.first.plus(done), step_units.min(run.units - done));
@@ -99,11 +131,14 @@ impl Disk {
                 let (low, high) = between.positions(&stack)?;
                 copy.gather((low + 1..high).rev().map(|at| stack.at(at)), first, units)?;
             }
-            let _guard = self.locks.write_unseen(first, units);
-            let stack = self.stack.load();
-            let (_, high) = between.positions(&stack)?;
-            copied += copy.store(&stack, high)?;
+            {
+                let _guard = self.locks.write_unseen(first, units);
+                let stack = self.stack.load();
+                let (_, high) = between.positions(&stack)?;
+                copied += copy.store(&stack, high)?;
+            }
             done += units;
+            (strides.between)();
         }
         Ok(copied)
     }
@@ -121,22 +156,40 @@ impl Disk {
         first: DataUnit,
         units: u64,
     ) -> Result<(), DiskError> {
+        self.punch_below_by(&mut || {}, (target, floor), first, units)
+    }
+
+    /// As [`Disk::punch_below`] between the layers of a pair. `pause` is called now and then, while
+    /// no locks of units are held.
+    ///
+    /// # Errors
+    /// As [`Disk::pull_units`].
+    pub fn punch_below_by(
+        &self,
+        pause: &mut dyn FnMut(),
+        (target, floor): (Uuid, Option<Uuid>),
+        first: DataUnit,
+        units: u64,
+    ) -> Result<(), DiskError> {
         let between = Between { target, floor };
         let _one = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
         let mut done = 0;
         while done < units {
             let (from, step) = (first.plus(done), RELEASE_UNITS.min(units - done));
-            let _guard = self.locks.write_unseen(from, step);
-            let stack = self.stack.load();
-            let (low, high) = between.positions(&stack)?;
-            for member in stack.members(low + 1..high) {
-                // Until this is flushed no hole is made above: power loss could bring units of one
-                // layer back and not those of another, and a hole would show them.
-                member.mark.is_releasing.store(true, Ordering::Release);
-                let held = member.layer.units().saturating_sub(from.get()).min(step);
-                member.layer.release_units(from, held)?;
+            {
+                let _guard = self.locks.write_unseen(from, step);
+                let stack = self.stack.load();
+                let (low, high) = between.positions(&stack)?;
+                for member in stack.members(low + 1..high) {
+                    // Until this is flushed no hole is made above: power loss could bring units of
+                    // one layer back and not those of another, and a hole would show them.
+                    member.mark.is_releasing.store(true, Ordering::Release);
+                    let held = member.layer.units().saturating_sub(from.get()).min(step);
+                    member.layer.release_units(from, held)?;
+                }
             }
             done += step;
+            pause();
         }
         let stack = self.stack.load_full();
         let (low, high) = between.positions(&stack)?;
