@@ -161,10 +161,15 @@ impl Disks {
         let message = trouble.message();
         tracing::warn!(job = %run.job_id, error = %message, "job cannot go on");
         let state = if trouble.may_mend() { JobState::Waiting } else { JobState::Failed };
-        let told = self.change_job(&run.job_id, JobState::Running, |job| {
-            job.state = state;
-            job.failure = message;
-        });
+        let told = self
+            .change_job(&run.job_id, JobState::Running, |job| {
+                job.state = state;
+                job.failure = message.clone();
+            })
+            .and_then(|_| {
+                // There is no way back from here; it is tried again for as long as it takes.
+                self.change_job(&run.job_id, JobState::Switching, |job| job.failure = message)
+            });
         if let Err(error) = told {
             tracing::error!(job = %run.job_id, %error, "its record cannot be changed");
         }
@@ -175,7 +180,9 @@ impl Disks {
         let Some(job) = self.parts.catalog.job(&run.job_id).map_err(ControlError::from)? else {
             return Ok(Step::Ended);
         };
-        if !matches!(job.state, JobState::Running | JobState::Switching) {
+        if !matches!(job.state, JobState::Running | JobState::Switching)
+            || self.drop_if_overtaken(&job)?
+        {
             return Ok(Step::Ended);
         }
         match self.stack.open.claim(&job.target_layer, &job.job_id) {
@@ -230,7 +237,15 @@ impl Disks {
         let pieces = self.parts.stack.piece_units;
         let units = if is_gentle { pieces.min(GENTLE_UNITS) } else { pieces };
         let begun = self.parts.clock.monotonic();
-        let pulled = disk.pull_units(target, floor, DataUnit::new(run.cursor), units)?;
+        let pulled = match disk.pull_units(target, floor, DataUnit::new(run.cursor), units) {
+            // What was copied is given back below: that may be the room that is missing.
+            Err(DiskError::OutOfSpace) if run.cursor > run.punched => {
+                self.checkpoint(run, job, (disk, target, floor), false)?;
+                run.checkpoint = self.parts.clock.monotonic();
+                return Ok(Step::Working(Duration::ZERO));
+            }
+            outcome => outcome?,
+        };
         let now = self.parts.clock.monotonic();
         run.cursor = pulled.next.get();
         run.copied += pulled.copied.get();

@@ -198,6 +198,8 @@ impl Disks {
             .into(),
         ];
         change.extend(further);
+        // A job may be among them, and a thread may look for one at any time.
+        let _held = self.stack.open.hold(&record.layer_id);
         let _structure = self.lock_structure();
         self.apply_recorded(&change, &event)?;
         if let (Some(attachment), Some(top)) = (attached, top) {
