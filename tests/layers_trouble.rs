@@ -199,7 +199,7 @@ fn play(kind: Kind, is_attached: bool, trouble: Trouble, pieces: u64) {
         }
     }
     Trouble::end(&scene.house);
-    if pieces % 2 == 0 {
+    if pieces.is_multiple_of(2) {
         scene.house.wait();
     } else {
         // Who does not want to wait says so; this clears what was wrong as soon as it is begun.

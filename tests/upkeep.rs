@@ -180,7 +180,7 @@ fn a_catalog_older_than_the_layers_is_brought_up_to_date() {
     let moved: BTreeSet<&str> = report.moved.iter().map(String::as_str).collect();
     assert_eq!(moved, [db.as_str(), &grown, &renewed].into());
     assert_eq!(report.snapshots.len(), 1);
-    let ids = Some(vec![db.clone(), grown.clone(), renewed.clone()]);
+    let ids = Some(vec![db.clone(), grown, renewed]);
     let filter = DiskFilter { ids, ..DiskFilter::default() };
     for disk in disks.describe(&owner(), &filter, Page::ALL).unwrap().items {
         let size = if disk.name == "plain" { ByteCount::new(SIZE as u64) } else { larger };
