@@ -162,6 +162,37 @@ fn commands_on_a_full_data_directory_are_refused_whole_and_work_again() {
     assert!(daemon.stop().success());
 }
 
+#[test]
+fn a_job_with_too_little_room_goes_on_by_what_it_gives_back_below() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(small) = Small::mount(&folder.path().join("data")) else { return };
+    if !tools::have("nbdsh") {
+        return;
+    }
+    let daemon = Daemon::start(&small.0);
+    daemon.disk("db", "64M");
+    let uri = daemon.uri("db");
+    libnbd(&uri, "for n in range(36):\n    h.pwrite(bytes([n + 1]) * MiB, n * MiB)\nh.flush()");
+    let check = "for n in range(36):\n    assert h.pread(MiB, n * MiB) == bytes([n + 1]) * MiB, n";
+    let free = room(&small.0);
+    assert!(free < 30 << 20, "{free} bytes free: there is room for all of it");
+    let ended = daemon.json(&["disk", "rekey", "db", "--wait"]);
+    assert_eq!((&ended["State"], &ended["Failure"]), (&"done".into(), &"".into()), "{ended}");
+    libnbd(&uri, check);
+    tools::wait_until("the old layer is gone", || {
+        std::fs::read_dir(small.0.join("layers")).unwrap().count() == 1
+    });
+    libnbd(&uri, "h.pwrite(b'Y' * MiB, 50 * MiB)\nh.flush()");
+    libnbd(&uri, check);
+    assert!(daemon.stop().success());
+}
+
+/// Bytes free on a file system.
+fn room(at: &Path) -> u64 {
+    let found = rustix::fs::statvfs(at).unwrap();
+    found.f_bavail * found.f_frsize
+}
+
 fn health(daemon: &Daemon) -> String {
     let (status, body) = api::get(daemon.http(), "/health");
     assert_eq!(status, 200);

@@ -5,7 +5,7 @@
 //! `SEALDISK_LONG_TESTS=1` plays more random plays.
 
 #[path = "layers_model/house.rs"]
-#[allow(unreachable_pub)]
+#[allow(dead_code, unreachable_pub)]
 mod house;
 #[path = "layers_model/play.rs"]
 #[allow(unreachable_pub)]

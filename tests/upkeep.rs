@@ -6,21 +6,22 @@ mod support;
 #[path = "upkeep/house.rs"]
 mod upkeep_house;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use sealdisk::catalog::{DiskFilter, ImageFilter, Page, SnapshotFilter};
-use sealdisk::disk::Disks;
+use sealdisk::catalog::{DiskFilter, ImageFilter, JobPace, Page, SnapshotFilter};
 use sealdisk::disk::check::{CheckReport, Problem};
 use sealdisk::disk::create::Source;
 use sealdisk::disk::image::CreateImage;
 use sealdisk::disk::snapshot::{CreateSnapshot, Deletion};
+use sealdisk::disk::{Disks, Renewal};
 use sealdisk::luks2::Condition;
+use sealdisk::units::ByteCount;
 use serde_json::json;
 use support::luks;
-use upkeep_house::{House, attached, content, new_disk, owner, write};
+use upkeep_house::{House, SIZE, attached, content, new_disk, owner, write};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -146,8 +147,13 @@ fn a_catalog_older_than_the_layers_is_brought_up_to_date() {
     let disks = house.disks("disks.db");
     let key = house.key();
     let db = attached(&disks, &new_disk("db", Some(&key), Source::Nothing));
+    let (grown, renewed) =
+        (new_disk("grown", None, Source::Nothing), new_disk("plain", None, Source::Nothing));
+    let (grown, renewed) = (attached(&disks, &grown), attached(&disks, &renewed));
     write(&disks, &db, 0, 0xa1);
-    disks.detach(&owner(), &db, None).unwrap();
+    for disk in [&db, &grown, &renewed] {
+        disks.detach(&owner(), disk, None).unwrap();
+    }
     drop(disks);
     std::fs::copy(house.folder.path().join("disks.db"), house.folder.path().join("old.db"))
         .unwrap();
@@ -156,18 +162,39 @@ fn a_catalog_older_than_the_layers_is_brought_up_to_date() {
     house.clock.advance(DAY);
     snapshot(&disks, &db, "later");
     write(&disks, &db, 64, 0xb2);
+    // The sizes and keys of disks are in the headers of their tops alone.
+    let larger = ByteCount::new(SIZE as u64 * 2);
+    disks.resize(&owner(), &db, larger).unwrap();
+    disks.resize(&owner(), &grown, larger).unwrap();
+    let renewal = Renewal::Encrypt(Some(key.clone()));
+    disks.renew(&owner(), &renewed, &renewal, JobPace::Full).unwrap();
+    while !disks.run_jobs(1000) {}
     let expected = content(&disks, &db);
     disks.detach(&owner(), &db, None).unwrap();
     drop(disks);
 
     let disks = house.disks("old.db");
     let report = disks.rebuild(&owner(), false).unwrap();
-    assert_eq!((report.layers, report.known, report.disks.len()), (1, 1, 0));
-    assert_eq!(report.moved, [db.as_str()]);
+    assert_eq!((report.layers, report.known, report.refreshed), (2, 1, 1));
+    assert_eq!(report.disks.len(), 0);
+    let moved: BTreeSet<&str> = report.moved.iter().map(String::as_str).collect();
+    assert_eq!(moved, [db.as_str(), &grown, &renewed].into());
     assert_eq!(report.snapshots.len(), 1);
+    let ids = Some(vec![db.clone(), grown, renewed]);
+    let filter = DiskFilter { ids, ..DiskFilter::default() };
+    for disk in disks.describe(&owner(), &filter, Page::ALL).unwrap().items {
+        let size = if disk.name == "plain" { ByteCount::new(SIZE as u64) } else { larger };
+        assert_eq!((disk.size, disk.encrypted), (size, true), "{}", disk.name);
+        assert_eq!(disk.name == "grown", disk.kms_key_id != Some(key.clone()), "{}", disk.name);
+        disks.attach(&owner(), &disk.disk_id, "i-test").unwrap();
+        disks.detach(&owner(), &disk.disk_id, None).unwrap();
+    }
     disks.attach(&owner(), &db, "i-test").unwrap();
     assert!(content(&disks, &db) == expected);
-    assert!(disks.check(&owner(), false).unwrap().findings.is_empty());
+    // The layer that the disk had before it was encrypted is in the old catalog alone.
+    disks.look_after();
+    let found = disks.check(&owner(), false).unwrap().findings;
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn rebuilt(report: &RebuildReport, is_dry_run: bool) -> String {
         said.push_str(&format!("\n{}", table.render(false)));
     }
     for disk in &report.moved {
-        said.push_str(&format!("disk {disk} {would}given its youngest layer\n"));
+        said.push_str(&format!("disk {disk} {would}given the state of its youngest layer\n"));
     }
     for (file, why) in &report.left_out {
         said.push_str(&format!("left out  {file}\n          {why}\n"));

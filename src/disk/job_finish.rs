@@ -37,6 +37,9 @@ impl Disks {
             return Ok(());
         }
         let job = &job;
+        if self.drop_if_overtaken(job)? {
+            return Ok(());
+        }
         let target = self.layer_record(&job.target_layer)?;
         // A resize leaves the parent as it is by now: a merge may have ended since it was asked.
         let (parent, size) = match job.kind {
@@ -70,6 +73,20 @@ impl Disks {
         drop(structure);
         self.sweep(caller);
         Ok(())
+    }
+
+    /// Takes a merge away whose floor no longer lies below its target: another job has left it out
+    /// since. To end it would put the floor back. What is left to merge is planned anew.
+    pub(super) fn drop_if_overtaken(&self, job: &JobRecord) -> Result<bool, ControlError> {
+        let (JobKind::Merge, Some(floor)) = (job.kind, &job.floor_layer) else { return Ok(false) };
+        let chain = self.parts.catalog.chain(&job.target_layer)?;
+        if chain.iter().any(|layer| layer.layer_id == *floor) {
+            return Ok(false);
+        }
+        tracing::info!(job = %job.job_id, "a merge was overtaken by another job");
+        let _jobs = self.lock_jobs();
+        self.apply([StackOperation::DeleteJob(job.job_id.clone())])?;
+        Ok(true)
     }
 
     /// Lets the open disk go on with the new header.

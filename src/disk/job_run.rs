@@ -167,10 +167,15 @@ impl Disks {
         let message = trouble.message();
         tracing::warn!(job = %run.job_id, error = %message, "job cannot go on");
         let state = if trouble.may_mend() { JobState::Waiting } else { JobState::Failed };
-        let told = self.change_job(&run.job_id, JobState::Running, |job| {
-            job.state = state;
-            job.failure = message;
-        });
+        let told = self
+            .change_job(&run.job_id, JobState::Running, |job| {
+                job.state = state;
+                job.failure = message.clone();
+            })
+            .and_then(|_| {
+                // There is no way back from here; it is tried again for as long as it takes.
+                self.change_job(&run.job_id, JobState::Switching, |job| job.failure = message)
+            });
         if let Err(error) = told {
             tracing::error!(job = %run.job_id, %error, "its record cannot be changed");
         }
@@ -181,7 +186,9 @@ impl Disks {
         let Some(job) = self.parts.catalog.job(&run.job_id).map_err(ControlError::from)? else {
             return Ok(Step::Ended);
         };
-        if !matches!(job.state, JobState::Running | JobState::Switching) {
+        if !matches!(job.state, JobState::Running | JobState::Switching)
+            || self.drop_if_overtaken(&job)?
+        {
             return Ok(Step::Ended);
         }
         match self.stack.open.claim(&job.target_layer, &job.job_id) {
@@ -238,7 +245,16 @@ impl Disks {
         let pulled = {
             let bytes = if is_gentle { GENTLE_BYTES } else { usize::MAX };
             let strides = &mut Strides { bytes, between: &mut || turn.rest() };
-            disk.pull_units_by(strides, (target, floor), from, units)?
+            disk.pull_units_by(strides, (target, floor), from, units)
+        };
+        let pulled = match pulled {
+            // What was copied is given back below: that may be the room that is missing.
+            Err(DiskError::OutOfSpace) if run.cursor > run.punched => {
+                self.checkpoint(run, job, (disk, target, floor), (&mut turn, false))?;
+                run.checkpoint = clock.monotonic();
+                return Ok(Step::Working(Duration::ZERO));
+            }
+            outcome => outcome?,
         };
         let now = clock.monotonic();
         run.cursor = pulled.next.get();

@@ -129,6 +129,13 @@ impl OpenTable {
         }
     }
 
+    /// Keeps jobs from a layer that is new to the catalog, until an open disk has taken it over: a
+    /// job that found it open nowhere would fill it beside a disk that still writes below.
+    pub(super) fn hold(&self, layer_id: &str) -> Busy<'_> {
+        self.lock().busy.insert(layer_id.to_owned());
+        Busy { table: self, layer_id: layer_id.to_owned() }
+    }
+
     /// Lets go of a disk. Whoever looks for it next finds it open, or its files free.
     pub(super) fn release(&self, disk: Arc<Disk>) {
         let table = self.lock();

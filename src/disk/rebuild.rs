@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::catalog::{
-    CacheMode, DiskLimits, DiskRecord, DiskStatus, ImageRecord, ImageStatus, LayerRecord,
-    LayerState, Operation, Page, SnapshotRecord, SnapshotStatus, StackOperation,
+    CacheMode, DiskFilter, DiskLimits, DiskRecord, DiskStatus, ImageRecord, ImageStatus,
+    LayerRecord, LayerState, Operation, Page, SnapshotRecord, SnapshotStatus, StackOperation,
 };
 use crate::layer::LayerHeader;
 use crate::ram::Caller;
@@ -34,7 +34,7 @@ pub struct RebuildReport {
     pub refreshed: usize,
     /// Disks that are there again.
     pub disks: Vec<DiskRecord>,
-    /// Disks that have a younger top layer than the catalog had.
+    /// Disks that have a younger top layer than the catalog had, or a larger one.
     pub moved: Vec<String>,
     /// Snapshots that are there again.
     pub snapshots: Vec<SnapshotRecord>,
@@ -233,11 +233,12 @@ impl Disks {
                     report.disks.push(disk);
                 }
                 Some(disk) => {
-                    operations.extend(moved(&disk, header));
+                    operations.extend(moved(&disk, header, found));
                     report.moved.push(disk_id.clone());
                 }
             }
         }
+        self.resized_operations(found, (operations, report))?;
         for (id, name, layer) in &plan.snapshots {
             if catalog.snapshot(id)?.is_none() {
                 let snapshot = self.snapshot_of(id, name, &found[layer].header);
@@ -250,6 +251,23 @@ impl Disks {
                 let image = self.image_of(id, name, &found[layer].header);
                 operations.push(StackOperation::InsertImage(image.clone()).into());
                 report.images.push(image);
+            }
+        }
+        Ok(())
+    }
+
+    /// Disks that have the top that the catalog knows, but grew since.
+    fn resized_operations(
+        &self,
+        found: &Layers,
+        (operations, report): (&mut Vec<Operation>, &mut RebuildReport),
+    ) -> Result<(), ControlError> {
+        for disk in self.parts.catalog.disks(&DiskFilter::default(), Page::ALL)?.items {
+            let top = Uuid::parse_str(&disk.top_layer).ok().and_then(|id| found.get(&id));
+            let Some(Found { header, .. }) = top else { continue };
+            if disk.size != header.spec.size && !report.moved.contains(&disk.disk_id) {
+                operations.push(data_of(&disk, header, found));
+                report.moved.push(disk.disk_id);
             }
         }
         Ok(())
@@ -352,25 +370,25 @@ fn stands_on_plain(found: &Layers, top: &LayerHeader) -> bool {
 }
 
 /// A disk whose youngest layer the catalog did not know.
-fn moved(disk: &DiskRecord, top: &LayerHeader) -> [Operation; 2] {
-    let top_layer = top.spec.layer_id.to_string();
+fn moved(disk: &DiskRecord, top: &LayerHeader, found: &Layers) -> [Operation; 2] {
     let set = StackOperation::SetTop {
         disk_id: disk.disk_id.clone(),
-        top_layer: top_layer.clone(),
+        top_layer: top.spec.layer_id.to_string(),
         seen_top: disk.top_layer.clone(),
     };
-    let is_plain = !disk.encrypted;
-    let update = Operation::UpdateDisk {
-        disk: DiskRecord {
-            size: top.spec.size,
-            kms_key_id: if is_plain { disk.kms_key_id.clone() } else { key_of(top) },
-            top_layer,
-            ..disk.clone()
-        },
-        seen_status: disk.status,
-        seen_epoch: disk.epoch,
-    };
-    [set.into(), update]
+    [set.into(), data_of(disk, top, found)]
+}
+
+/// What a disk is by its top.
+fn data_of(disk: &DiskRecord, top: &LayerHeader, found: &Layers) -> Operation {
+    let encrypted = top.envelope.is_some() && !stands_on_plain(found, top);
+    StackOperation::SetDiskData {
+        disk_id: disk.disk_id.clone(),
+        size: top.spec.size,
+        encrypted,
+        kms_key_id: if encrypted { key_of(top) } else { disk.kms_key_id.clone() },
+    }
+    .into()
 }
 
 fn record_of(header: &LayerHeader, file: &Stored) -> LayerRecord {

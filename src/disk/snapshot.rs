@@ -199,6 +199,9 @@ impl Disks {
             .into(),
         ];
         change.extend(further);
+        // A job may be among them, and a thread may look for one at any time: none begins before
+        // the exchange is over.
+        let _held = self.stack.open.hold(&record.layer_id);
         let structure = self.lock_structure();
         self.apply_recorded(&change, &event)?;
         let (Some(attachment), Some(top)) = (attached, top) else { return Ok(()) };

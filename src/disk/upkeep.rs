@@ -99,11 +99,7 @@ impl Disks {
     /// Not while a job works on it or will copy all of it anyway; not where somebody has cancelled
     /// one, or it came to nothing.
     fn may_be_merged_into(&self, target: &LayerRecord) -> Result<bool, ControlError> {
-        let newest = Page { offset: 0, limit: 1 };
-        let target_layer = Some(target.layer_id.clone());
-        let into = JobFilter { target_layer, ..JobFilter::default() };
-        let latest = self.parts.catalog.jobs(&into, newest)?.items;
-        if latest.first().is_some_and(|job| job.state != JobState::Done) {
+        if !self.is_free_for_a_job(&target.layer_id)? {
             return Ok(false);
         }
         for disk_id in self.parts.catalog.disks_over(&target.layer_id)? {
@@ -114,6 +110,16 @@ impl Disks {
             }
         }
         Ok(true)
+    }
+
+    /// Whether no job works on a layer, and the last one that was to fill it came to its end. A
+    /// resize fills nothing.
+    fn is_free_for_a_job(&self, layer_id: &str) -> Result<bool, ControlError> {
+        let into = JobFilter { target_layer: Some(layer_id.to_owned()), ..JobFilter::default() };
+        let jobs = self.parts.catalog.jobs(&into, Page::ALL)?.items;
+        let last = jobs.iter().find(|job| job.kind != JobKind::Resize);
+        Ok(jobs.iter().all(|job| job.state.is_final())
+            && last.is_none_or(|job| job.state == JobState::Done))
     }
 
     /// The first layer below `target` that somebody else needs as well.
@@ -146,13 +152,8 @@ impl Disks {
             let target = &chain[chain.len() - depth_max / 2];
             let disk_id = Some(disk.disk_id.clone());
             let of_disk = JobFilter { disk_id, ..JobFilter::unfinished() };
-            let newest = Page { offset: 0, limit: 1 };
-            let target_layer = Some(target.layer_id.clone());
-            let into = JobFilter { target_layer, ..JobFilter::default() };
-            let is_given_up = |state| matches!(state, JobState::Failed | JobState::Cancelled);
-            let latest = self.parts.catalog.jobs(&into, newest)?.items;
-            if self.parts.catalog.jobs(&of_disk, newest)?.total > 0
-                || latest.first().is_some_and(|job| is_given_up(job.state))
+            if self.parts.catalog.jobs(&of_disk, Page::ALL)?.total > 0
+                || !self.is_free_for_a_job(&target.layer_id)?
             {
                 continue;
             }

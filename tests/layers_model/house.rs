@@ -1,9 +1,11 @@
 //! A house of disks whose every write can be its last: storage and catalog share one fuse.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{ScopedJoinHandle, ThreadId};
+use std::time::Duration;
 
 use sealdisk::catalog::ram::{
     AccessKeyRecord, AttachmentRecord, Holder, PolicyKind, PolicyRecord, RamCatalog, RoleRecord,
@@ -30,6 +32,9 @@ pub struct Fuse {
     left: AtomicU64,
     used: AtomicU64,
     is_blown: AtomicBool,
+    /// There is no room for anything.
+    pub is_full: AtomicBool,
+    pub turnstile: Turnstile,
 }
 
 impl Fuse {
@@ -38,11 +43,14 @@ impl Fuse {
             left: AtomicU64::new(writes),
             used: AtomicU64::new(0),
             is_blown: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            turnstile: Turnstile::default(),
         })
     }
 
     /// Whether the write may be made; `false` from the one that is one too many on.
     fn burn(&self) -> bool {
+        self.turnstile.pass();
         if self.is_blown() {
             return false;
         }
@@ -51,6 +59,11 @@ impl Fuse {
             self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         self.is_blown.fetch_or(outcome.is_err(), Ordering::SeqCst);
         outcome.is_ok()
+    }
+
+    /// No write is made any more.
+    pub fn blow(&self) {
+        self.is_blown.store(true, Ordering::SeqCst);
     }
 
     /// It lasts for ever from now on, unless it is blown.
@@ -68,6 +81,87 @@ impl Fuse {
     }
 }
 
+/// Stops threads before a write of theirs, so that two can be interleaved at each of them.
+#[derive(Debug, Default)]
+pub struct Turnstile {
+    visitors: Mutex<HashMap<ThreadId, Visitor>>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Visitor {
+    /// Writes that it may still make.
+    left: u64,
+    is_stopped: bool,
+    made: u64,
+}
+
+/// How a thread at the turnstile is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// It waits before a write.
+    Stopped,
+    /// It did what it had to do.
+    Ended,
+    /// It waits for something else, as far as can be told: nothing has come of it for a while.
+    Stuck,
+}
+
+impl Turnstile {
+    /// Does `what` on this thread, stopped before the write that comes after `writes` of them.
+    pub fn through<T>(&self, writes: u64, what: impl FnOnce() -> T) -> T {
+        let id = std::thread::current().id();
+        let visitor = Visitor { left: writes, is_stopped: false, made: 0 };
+        self.visitors.lock().unwrap().insert(id, visitor);
+        let outcome = what();
+        self.visitors.lock().unwrap().remove(&id);
+        self.changed.notify_all();
+        outcome
+    }
+
+    fn pass(&self) {
+        let id = std::thread::current().id();
+        let mut visitors = self.visitors.lock().unwrap();
+        while let Some(visitor) = visitors.get_mut(&id) {
+            if visitor.left > 0 {
+                (visitor.left, visitor.is_stopped) = (visitor.left - 1, false);
+                visitor.made += 1;
+                return;
+            }
+            visitor.is_stopped = true;
+            self.changed.notify_all();
+            visitors = self.changed.wait(visitors).unwrap();
+        }
+    }
+
+    /// Waits until a thread that was begun is stopped, has ended, or does not get on.
+    pub fn wait_for(&self, thread: &ScopedJoinHandle<'_, ()>) -> Visit {
+        let (id, mut made, mut quiet) = (thread.thread().id(), 0, 0);
+        while quiet < 10 {
+            if thread.is_finished() {
+                return Visit::Ended;
+            }
+            match self.visitors.lock().unwrap().get(&id) {
+                Some(visitor) if visitor.is_stopped => return Visit::Stopped,
+                Some(visitor) if visitor.made == made => quiet += 1,
+                Some(visitor) => (made, quiet) = (visitor.made, 0),
+                // Not begun yet, or about to end.
+                None => {}
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Visit::Stuck
+    }
+
+    /// Lets a thread go on to its end.
+    pub fn let_go(&self, thread: &ScopedJoinHandle<'_, ()>) {
+        if let Some(visitor) = self.visitors.lock().unwrap().get_mut(&thread.thread().id()) {
+            visitor.left = u64::MAX;
+        }
+        self.changed.notify_all();
+    }
+}
+
 fn dead() -> StorageError {
     StorageError::Io(std::io::Error::from_raw_os_error(libc::EIO))
 }
@@ -81,6 +175,13 @@ struct FusedStorage {
 impl FusedStorage {
     fn burn(&self) -> Result<(), StorageError> {
         if self.fuse.burn() { Ok(()) } else { Err(dead()) }
+    }
+
+    fn take_room(&self) -> Result<(), StorageError> {
+        match self.fuse.is_full.load(Ordering::SeqCst) {
+            true => Err(StorageError::Io(std::io::Error::from_raw_os_error(libc::ENOSPC))),
+            false => Ok(()),
+        }
     }
 }
 
@@ -107,6 +208,7 @@ impl Storage for FusedStorage {
         from: &[u8],
         durability: Durability,
     ) -> Result<(), StorageError> {
+        self.take_room()?;
         self.burn()?;
         self.inner.write_at(at, from, durability)
     }
@@ -130,6 +232,7 @@ impl Storage for FusedStorage {
     }
 
     fn set_len(&self, len: ByteCount) -> Result<(), StorageError> {
+        self.take_room()?;
         self.burn()?;
         self.inner.set_len(len)
     }
@@ -140,7 +243,11 @@ impl Storage for FusedStorage {
 pub struct FusedStore {
     fuse: Arc<Fuse>,
     files: Mutex<Files>,
+    condemned: Arc<Condemned>,
 }
+
+/// Names of layers that the catalog has said are to be erased.
+type Condemned = Mutex<BTreeSet<String>>;
 
 #[derive(Debug, Default)]
 struct Files {
@@ -165,7 +272,7 @@ impl FusedStore {
         let files = self.files.lock().unwrap();
         let mut there = BTreeMap::new();
         let names = files.there.keys().chain(files.durable.keys());
-        for name in names.collect::<std::collections::BTreeSet<_>>() {
+        for name in names.collect::<BTreeSet<_>>() {
             let mut coin = [0];
             entropy.fill(&mut coin);
             let (now, then) = (files.there.get(name), files.durable.get(name));
@@ -180,7 +287,7 @@ impl FusedStore {
             }
         }
         let files = Mutex::new(Files { durable: there.clone(), there });
-        Self { fuse, files }
+        Self { fuse, files, condemned: Arc::clone(&self.condemned) }
     }
 }
 
@@ -216,7 +323,13 @@ impl LayerStore for FusedStore {
         if !self.fuse.burn() {
             return Err(dead());
         }
-        self.files.lock().unwrap().there.remove(name);
+        let removed = self.files.lock().unwrap().there.remove(name);
+        if let Some(storage) = removed.filter(|_| self.condemned.lock().unwrap().contains(name)) {
+            // Whatever the power does from now on.
+            let left = FaultyStorage::holding(storage.crash(&SeededEntropy::new(1)));
+            let header = sealdisk::layer::read_header(&left);
+            assert!(header.is_err(), "{name} is removed with its key in it");
+        }
         Ok(())
     }
 
@@ -254,6 +367,7 @@ impl LayerStore for FusedStore {
 struct FusedCatalog {
     inner: Arc<SqliteCatalog>,
     fuse: Arc<Fuse>,
+    condemned: Arc<Condemned>,
 }
 
 macro_rules! forward {
@@ -271,6 +385,13 @@ impl Catalog for FusedCatalog {
             return Err(dead());
         }
         self.inner.apply(operations, gate)?;
+        for operation in operations {
+            if let Operation::Stack(StackOperation::UpdateLayer(layer)) = operation
+                && matches!(layer.state, LayerState::Condemned | LayerState::Erasing)
+            {
+                self.condemned.lock().unwrap().insert(layer.file_name.clone());
+            }
+        }
         if self.fuse.burn() { Ok(()) } else { Err(dead()) }
     }
 
@@ -327,37 +448,69 @@ impl RamCatalog for FusedCatalog {
 pub struct Keys {
     entropy: SeededEntropy,
     wrapped: Mutex<HashMap<Vec<u8>, Wrapped>>,
+    /// The newest version of every key.
+    newest: AtomicU64,
+    refusal: Mutex<Option<fn() -> KmsError>>,
 }
 
 struct Wrapped {
     key: Vec<u8>,
     key_id: String,
     context: BTreeMap<String, String>,
+    version: String,
 }
-
-const VERSION: &str = "7a1d4c3e-0000-4000-8000-000000000002";
 
 impl Keys {
     pub fn new(seed: u64) -> Self {
-        Self { entropy: SeededEntropy::new(seed), wrapped: Mutex::default() }
+        Self {
+            entropy: SeededEntropy::new(seed),
+            wrapped: Mutex::default(),
+            newest: AtomicU64::new(2),
+            refusal: Mutex::default(),
+        }
     }
 
-    fn wrap(&self, key: Vec<u8>, key_id: &str, context: &BTreeMap<String, String>) -> Vec<u8> {
+    /// Every key gets a new version; the older ones still open what they wrapped.
+    pub fn rotate(&self) {
+        self.newest.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Every use of a key is refused like this from now on, or none.
+    pub fn refuse(&self, refusal: Option<fn() -> KmsError>) {
+        *self.refusal.lock().unwrap() = refusal;
+    }
+
+    fn check(&self) -> Result<(), KmsError> {
+        self.refusal.lock().unwrap().map_or(Ok(()), |refusal| Err(refusal()))
+    }
+
+    /// The blob, and the version that wrapped it.
+    fn wrap(
+        &self,
+        key: Vec<u8>,
+        key_id: &str,
+        context: &BTreeMap<String, String>,
+    ) -> (Vec<u8>, String) {
         let mut blob = vec![0; 100];
         self.entropy.fill(&mut blob);
-        let wrapped = Wrapped { key, key_id: key_id.into(), context: context.clone() };
+        let newest = self.newest.load(Ordering::SeqCst);
+        let version = format!("7a1d4c3e-0000-4000-8000-{newest:012}");
+        let (key_id, context) = (key_id.to_owned(), context.clone());
+        let wrapped = Wrapped { key, key_id, context, version: version.clone() };
         self.wrapped.lock().unwrap().insert(blob.clone(), wrapped);
-        blob
+        (blob, version)
     }
 
+    /// The key, and the version that wrapped it.
     fn unwrap(
         &self,
         blob: &[u8],
         context: &BTreeMap<String, String>,
-    ) -> Result<(Vec<u8>, String), KmsError> {
+    ) -> Result<(Vec<u8>, String, String), KmsError> {
+        self.check()?;
         match self.wrapped.lock().unwrap().get(blob) {
             Some(found) if found.context == *context => {
-                Ok((found.key.clone(), found.key_id.clone()))
+                Ok((found.key.clone(), found.key_id.clone(), found.version.clone()))
             }
             _ => Err(KmsError::InvalidParameter("CiphertextBlob")),
         }
@@ -380,10 +533,10 @@ impl DataKeys for Keys {
         bytes: usize,
         context: &BTreeMap<String, String>,
     ) -> Result<DataKey, KmsError> {
+        self.check()?;
         let plaintext = Secret::random(bytes, &self.entropy);
-        let blob = self.wrap(plaintext.expose().to_vec(), key_id, context);
-        let (key_id, key_version) = (key_id.to_owned(), VERSION.to_owned());
-        Ok(DataKey { plaintext, blob, key_id, key_version })
+        let (blob, key_version) = self.wrap(plaintext.expose().to_vec(), key_id, context);
+        Ok(DataKey { plaintext, blob, key_id: key_id.to_owned(), key_version })
     }
 
     fn decrypt(
@@ -392,10 +545,10 @@ impl DataKeys for Keys {
         blob: &[u8],
         context: &BTreeMap<String, String>,
     ) -> Result<Decrypted, KmsError> {
-        let (key, key_id) = self.unwrap(blob, context)?;
+        let (key, key_id, key_version) = self.unwrap(blob, context)?;
         let mut plaintext = Secret::zeroed(key.len());
         plaintext.expose_mut().copy_from_slice(&key);
-        Ok(Decrypted { plaintext, key_id, key_version: VERSION.to_owned() })
+        Ok(Decrypted { plaintext, key_id, key_version })
     }
 
     fn re_encrypt(
@@ -405,9 +558,9 @@ impl DataKeys for Keys {
         key_id: &str,
         context: &BTreeMap<String, String>,
     ) -> Result<Encrypted, KmsError> {
-        let (key, _) = self.unwrap(source.0, source.1)?;
-        let blob = self.wrap(key, key_id, context);
-        Ok(Encrypted { blob, key_id: key_id.to_owned(), key_version: VERSION.to_owned() })
+        let (key, ..) = self.unwrap(source.0, source.1)?;
+        let (blob, key_version) = self.wrap(key, key_id, context);
+        Ok(Encrypted { blob, key_id: key_id.to_owned(), key_version })
     }
 }
 
@@ -433,7 +586,8 @@ impl House {
             tempfile::tempdir().unwrap()
         };
         let fuse = Fuse::lasting(writes);
-        let store = FusedStore { fuse: Arc::clone(&fuse), files: Mutex::default() };
+        let (files, condemned) = (Mutex::default(), Arc::default());
+        let store = FusedStore { fuse: Arc::clone(&fuse), files, condemned };
         let mut house = Self {
             catalog: Arc::new(SqliteCatalog::open(&folder.path().join("catalog.db")).unwrap()),
             folder,
@@ -452,6 +606,7 @@ impl House {
         let catalog: Arc<dyn Catalog> = Arc::new(FusedCatalog {
             inner: Arc::clone(&self.catalog),
             fuse: Arc::clone(&self.fuse),
+            condemned: Arc::clone(&self.store.condemned),
         });
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(self.seed));
@@ -486,13 +641,21 @@ impl House {
         self.disks = Some(Arc::new(disks));
     }
 
-    pub fn disks(&self) -> &Disks {
+    pub fn disks(&self) -> &Arc<Disks> {
         self.disks.as_ref().unwrap()
+    }
+
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// A minute goes by.
     pub fn wait(&self) {
-        self.clock.advance(std::time::Duration::from_secs(60));
+        self.wait_for(Duration::from_secs(60));
+    }
+
+    pub fn wait_for(&self, span: Duration) {
+        self.clock.advance(span);
     }
 
     pub fn catalog(&self) -> &SqliteCatalog {

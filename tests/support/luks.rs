@@ -15,13 +15,13 @@ const CHECKSUM: std::ops::Range<usize> = 448..512;
 pub fn json(path: &Path) -> Value {
     let mut copy = vec![0; COPY_BYTES];
     std::fs::File::open(path).unwrap().read_exact_at(&mut copy, 0).unwrap();
-    json_of(&copy)
+    json_in(&copy)
 }
 
 /// Changes the JSON of both copies and makes their checksums right again.
 pub fn edit(path: &Path, change: impl Fn(&mut Value)) {
     edit_copies(path, |copy| {
-        let mut json = json_of(copy);
+        let mut json = json_in(copy);
         change(&mut json);
         let text = json.to_string();
         assert!(text.len() < COPY_BYTES - BINARY_BYTES);
@@ -51,7 +51,8 @@ pub fn token(json: &mut Value) -> &mut Value {
     tokens.values_mut().find(|token| token["type"] == "sealdisk").unwrap()
 }
 
-fn json_of(copy: &[u8]) -> Value {
+/// The JSON in the bytes of a copy.
+pub fn json_in(copy: &[u8]) -> Value {
     let area = &copy[BINARY_BYTES..];
     let end = area.iter().position(|byte| *byte == 0).unwrap();
     serde_json::from_slice(&area[..end]).unwrap()
