@@ -291,3 +291,19 @@ fn torn_units_are_whole_before_and_after_a_pull() {
     assert!(scene.read(0, 4096) == expected, "alone");
     assert_eq!(scene.slots.len(), 1);
 }
+
+/// A disk that grew is pulled and let go of in parts: one begins where the layer below has ended.
+#[test]
+fn what_is_let_go_of_may_lie_beyond_a_smaller_layer() {
+    let mut scene = Scene::new(16 * 1024, DataUnitSize::B4096);
+    scene.write(0, &[1; 16 * 1024], false).expect("a write");
+    scene.push(false).expect("a push");
+    scene.grow(16 * 1024).expect("larger");
+    for first in [0, 3, 6] {
+        scene.pull((1, None), first, 3).expect("a pull");
+        scene.disk.flush_layer(scene.id(1)).expect("a flush");
+        scene.punch_below((1, None), first, 3).expect("let go");
+    }
+    assert!(scene.read(0, 16 * 1024).iter().all(|byte| *byte == 1));
+    assert!(scene.read(16 * 1024, 16 * 1024).iter().all(|byte| *byte == 0));
+}

@@ -184,8 +184,11 @@ impl Disk {
                     // Until this is flushed no hole is made above: power loss could bring units of
                     // one layer back and not those of another, and a hole would show them.
                     member.mark.is_releasing.store(true, Ordering::Release);
+                    // A disk that grew has smaller layers below: they may end before.
                     let held = member.layer.units().saturating_sub(from.get()).min(step);
-                    member.layer.release_units(from, held)?;
+                    if held > 0 {
+                        member.layer.release_units(from, held)?;
+                    }
                 }
             }
             done += step;
