@@ -117,18 +117,11 @@ impl Codec {
         }
     }
 
-    /// Decrypts one unit from `sealed` to `plain`, equally long.
-    pub(super) fn decrypt_unit_to(&self, unit: DataUnit, sealed: &[u8], plain: &mut [u8]) {
+    /// Decrypts whole units from `sealed` to `plain`, equally long.
+    pub(super) fn decrypt_to(&self, first: DataUnit, sealed: &[u8], plain: &mut [u8]) {
         match &self.cipher {
-            Some(cipher) => cipher.decrypt(self.unit, unit, sealed, plain),
+            Some(cipher) => cipher.decrypt(self.unit, first, sealed, plain),
             None => plain.copy_from_slice(sealed),
-        }
-    }
-
-    /// Decrypts one unit where it is.
-    pub(super) fn decrypt_unit(&self, unit: DataUnit, data: &mut [u8]) {
-        if let Some(cipher) = &self.cipher {
-            cipher.decrypt_in_place(self.unit, unit, data);
         }
     }
 }
