@@ -13,7 +13,8 @@
 //!
 //! - [`server`], [`listener`]: who may connect, and how all connections end;
 //! - `connection`: one client, on a thread of its own, from greeting to goodbye;
-//! - `transmission`, `execute`: requests read, run, answered, with `workers` for those that wait;
+//! - `transmission`, `execute`: requests read, run, answered, with `workers` for those that wait,
+//!   `crew` for the threads of a connection and `turns` for who needs none;
 //! - `intake`, `outbound`, `socket`: bytes in, replies out in batches, system calls.
 //!
 //! TLS will stand between `socket` and the rest; the handshake has its place for it.
@@ -38,5 +39,6 @@ pub mod request;
 pub mod server;
 mod socket;
 mod transmission;
+mod turns;
 pub mod wire;
 mod workers;

@@ -179,6 +179,11 @@ impl Outbound {
         state.in_flight.bytes += cost;
     }
 
+    /// Requests begun whose reply has not left yet.
+    pub(super) fn in_flight(&self) -> usize {
+        self.lock().in_flight.requests
+    }
+
     /// Waits until every request begun has been answered or given up.
     pub(super) fn wait_until_idle(&self) {
         let state = self.lock();

@@ -164,11 +164,19 @@ impl Socket {
 
     /// Whether the peer has closed its sending side or is gone.
     pub(super) fn peer_has_closed(&self) -> bool {
-        let interest = PollFlags::RDHUP;
-        let mut fds = [PollFd::from_borrowed_fd(self.fd.as_fd(), interest)];
-        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        self.is_now(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// Whether a receive would come back at once.
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.is_now(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+    }
+
+    fn is_now(&self, states: PollFlags) -> bool {
+        // The kernel tells of HUP and ERR whether asked or not.
+        let mut fds = [PollFd::from_borrowed_fd(self.fd.as_fd(), states)];
         let at_once = timespec(Duration::ZERO);
-        rustix::event::poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().intersects(gone)
+        rustix::event::poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().intersects(states)
     }
 }
 

@@ -19,6 +19,7 @@ use super::reply::ReplyTo;
 use super::request::{self, BLOCK_STATUS_PAYLOAD_BYTES_MAX, Command, Decoded};
 use super::server::Server;
 use super::socket::Socket;
+use super::turns::Turns;
 use crate::disk::Waiting;
 use crate::disk::align::Span;
 use crate::disk::attachment::Visit;
@@ -64,6 +65,8 @@ pub(super) struct Link {
 enum Place {
     /// The reader: it takes a few microseconds.
     Here,
+    /// The reader, although it waits for the device: nothing else is on its way.
+    InTurn,
     /// A thread of the connection.
     Crew(Weight),
     /// The workers: everything on its disk waits, so many at a time do.
@@ -77,6 +80,7 @@ pub(super) struct Reader<'a> {
     intake: Intake,
     batch: Batch,
     scratch: Scratch,
+    turns: Turns,
     is_hung_up: &'a AtomicBool,
 }
 
@@ -101,8 +105,15 @@ pub(super) fn run(
         metrics,
         large_under_way: 0.into(),
     });
-    let (batch, scratch) = (Batch::default(), Scratch::default());
-    let reader = Reader { link: Arc::clone(&link), socket, intake, batch, scratch, is_hung_up };
+    let reader = Reader {
+        link: Arc::clone(&link),
+        socket,
+        intake,
+        batch: Batch::default(),
+        scratch: Scratch::default(),
+        turns: Turns::default(),
+        is_hung_up,
+    };
     crew::serve(&link, reader);
     // Nothing more will be read; what was read is answered before this ends.
     link.outbound.wait_until_idle();
@@ -143,6 +154,16 @@ impl Reader<'_> {
         self.run(job);
     }
 
+    /// Runs a job that waits for the device while nobody reads: for clients that send nothing
+    /// meanwhile. Whatever one sends all the same waits until the device has answered this once,
+    /// and no other request does until the client has earned it anew.
+    fn run_in_turn(&mut self, job: Job) {
+        self.run(job);
+        if self.socket.has_arrivals() {
+            self.turns.overtaken();
+        }
+    }
+
     /// `Ok(None)`: the client disconnected; `Err`: it is gone, broke the protocol or is not wanted.
     fn read_requests(&mut self) -> Result<Option<(Job, Weight)>, Gone> {
         let header_bytes = request::header_bytes(self.link.negotiated.replies);
@@ -167,8 +188,11 @@ impl Reader<'_> {
                 self.send();
             }
             let job = self.take(decoded)?;
+            // The job itself is in flight.
+            self.turns.came(!self.intake.holds(1) && self.link.outbound.in_flight() == 1);
             match self.place_of(&job) {
                 Place::Here => self.run(job),
+                Place::InTurn => self.run_in_turn(job),
                 Place::Worker => self.link.run_on_worker(job),
                 Place::Crew(weight) => return Ok(Some((job, weight))),
             }
@@ -288,6 +312,9 @@ impl Reader<'_> {
                 Place::Crew(Weight::Large { ahead_max: WRITES_AHEAD_MAX })
             }
             Ok(Command::Read { .. } | Command::Write { fua: false }) => Place::Here,
+            Ok(Command::Write { fua: true } | Command::Flush) if self.turns.are_kept() => {
+                Place::InTurn
+            }
             Ok(Command::Flush) => Place::Crew(Weight::Waits),
             _ if job.length == 0 => Place::Here,
             _ => Place::Crew(Weight::Waits),

@@ -17,7 +17,7 @@ use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
 use sealdisk::storage::Durability;
 use sealdisk::storage::file::FileStorage;
-use sealdisk::storage::store::FileStore;
+use sealdisk::storage::store::{FileStore, LayerStore};
 use sealdisk::trail::{Direction, Query, Trail};
 use sealdisk::units::{ByteCount, ByteOffset};
 use serde_json::Value;
@@ -92,13 +92,18 @@ impl House {
 
     /// The disks over the catalog of this name, which is made if it is not there.
     pub fn disks(&self, catalog: &str) -> Arc<Disks> {
+        self.disks_in(catalog, Arc::new(FileStore::new(&self.layers())))
+    }
+
+    /// The same with their layers in `store`.
+    pub fn disks_in(&self, catalog: &str, store: Arc<dyn LayerStore>) -> Arc<Disks> {
         let catalog = SqliteCatalog::open(&self.folder.path().join(catalog)).unwrap();
         Arc::new(Disks::new(DisksParts {
             catalog: Arc::new(catalog),
             trail: self.trail.clone(),
             kms: self.kms.clone(),
             ram: self.ram.clone(),
-            store: Arc::new(FileStore::new(&self.layers())),
+            store,
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             account: account(),
