@@ -137,15 +137,15 @@ def connect(path, export):
     return stream
 
 
-def fill(path, export, stride, count, length):
-    """Writes `length` random bytes at `count` multiples of `stride`."""
+def fill(path, export, stride, count, length, start=0):
+    """Writes `length` random bytes at `count` places, `stride` apart, from `start` on."""
     data = os.urandom(length)
     batch = max(1, (256 << 10) // length)
     with connect(path, export) as stream:
         for first in range(0, count, batch):
             indices = range(first, min(first + batch, count))
             stream.sendall(b"".join(
-                struct.pack(">IHHQQI", 0x25609513, 0, 1, i, i * stride, length) + data
+                struct.pack(">IHHQQI", 0x25609513, 0, 1, i, start + i * stride, length) + data
                 for i in indices))
             replies = stream.recv(16 * len(indices), socket.MSG_WAITALL)
             if len(replies) != 16 * len(indices) or any(
