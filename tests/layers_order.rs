@@ -8,20 +8,16 @@
 #[allow(dead_code, unreachable_pub)]
 mod house;
 
-use sealdisk::catalog::{
-    CacheMode, Catalog, DiskLimits, DiskStatus, JobFilter, JobPace, JobState, Page, SnapshotStatus,
-};
+use sealdisk::catalog::{Catalog, DiskStatus, JobFilter, JobPace, JobState, Page, SnapshotStatus};
 use sealdisk::disk::zero::Zeroing;
-use sealdisk::disk::{
-    ControlError, CreateDisk, CreateSnapshot, Deletion, Disks, JobCommand, Renewal, Source, Waiting,
-};
+use sealdisk::disk::{ControlError, CreateSnapshot, Deletion, Disks, JobCommand, Renewal, Waiting};
 use sealdisk::layer::{Presence, read_header};
 use sealdisk::luks2::Condition;
 use sealdisk::storage::Durability;
 use sealdisk::storage::store::LayerStore;
 use sealdisk::units::{ByteCount, ByteOffset};
 
-use house::{House, Visit, owner};
+use house::{House, Visit, empty_disk, owner};
 
 const UNIT: u64 = 4096;
 const SIZE: u64 = 12 * UNIT;
@@ -69,21 +65,7 @@ impl Scene {
     /// An empty disk, attached.
     fn new() -> Self {
         let house = House::build(7, u64::MAX);
-        let request = CreateDisk {
-            name: String::new(),
-            description: String::new(),
-            size: ByteCount::new(SIZE),
-            encrypted: true,
-            kms_key: None,
-            category: "cloud_essd".into(),
-            read_only: false,
-            cache: CacheMode::Writeback,
-            limits: DiskLimits::default(),
-            source: Source::Nothing,
-            multi_attach: false,
-            lease: None,
-            tags: Vec::new(),
-        };
+        let request = empty_disk(ByteCount::new(SIZE));
         let disk_id = house.disks().create(&owner(), &request).unwrap().disk_id;
         let scene = Self { house, disk_id, held: vec![0; SIZE as usize] };
         scene.attach();

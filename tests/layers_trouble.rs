@@ -10,19 +10,15 @@ mod house;
 
 use std::sync::atomic::Ordering;
 
-use sealdisk::catalog::{
-    CacheMode, Catalog, DiskLimits, JobFilter, JobPace, JobRecord, JobState, Page,
-};
-use sealdisk::disk::{
-    CreateDisk, CreateSnapshot, Deletion, DiskError, Disks, JobCommand, Renewal, Source, Waiting,
-};
+use sealdisk::catalog::{Catalog, JobFilter, JobPace, JobRecord, JobState, Page};
+use sealdisk::disk::{CreateSnapshot, Deletion, DiskError, Disks, JobCommand, Renewal, Waiting};
 use sealdisk::kms::KmsError;
 use sealdisk::kms::remote::RemoteError;
 use sealdisk::layer::Presence;
 use sealdisk::storage::Durability;
 use sealdisk::units::{ByteCount, ByteOffset};
 
-use house::{House, owner};
+use house::{House, empty_disk, owner};
 
 const UNIT: u64 = 4096;
 const SIZE: u64 = 24 * UNIT;
@@ -80,21 +76,7 @@ impl Scene {
     /// A disk of two layers, attached, with a job that has begun.
     fn set(kind: Kind) -> Self {
         let house = House::build(9, u64::MAX);
-        let request = CreateDisk {
-            name: String::new(),
-            description: String::new(),
-            size: ByteCount::new(SIZE),
-            encrypted: true,
-            kms_key: None,
-            category: "cloud_essd".into(),
-            read_only: false,
-            cache: CacheMode::Writeback,
-            limits: DiskLimits::default(),
-            source: Source::Nothing,
-            multi_attach: false,
-            lease: None,
-            tags: Vec::new(),
-        };
+        let request = empty_disk(ByteCount::new(SIZE));
         let disk_id = house.disks().create(&owner(), &request).unwrap().disk_id;
         let mut scene = Self { house, disk_id, held: vec![0; SIZE as usize] };
         scene.attach();

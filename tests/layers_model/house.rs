@@ -14,7 +14,7 @@ use sealdisk::catalog::ram::{
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::*;
 use sealdisk::clock::{Clock, Entropy, ManualClock, SeededEntropy, Timestamp};
-use sealdisk::disk::{Disks, DisksParts, StackSettings};
+use sealdisk::disk::{CreateDisk, Disks, DisksParts, Source, StackSettings};
 use sealdisk::kms::{Account, DataKey, DataKeys, Decrypted, Encrypted, FoundKey, KmsError};
 use sealdisk::ram::{Caller, Ram, RamParts};
 use sealdisk::secret::Secret;
@@ -670,6 +670,25 @@ impl House {
         let entropy = SeededEntropy::new(dice);
         self.store = Arc::new(self.store.crash(&entropy, Arc::clone(&self.fuse)));
         self.open();
+    }
+}
+
+/// What makes an encrypted, empty disk under the service key; a test changes what is to differ.
+pub fn empty_disk(size: ByteCount) -> CreateDisk {
+    CreateDisk {
+        name: String::new(),
+        description: String::new(),
+        size,
+        encrypted: true,
+        kms_key: None,
+        category: "cloud_essd".into(),
+        read_only: false,
+        cache: CacheMode::Writeback,
+        limits: DiskLimits::default(),
+        source: Source::Nothing,
+        multi_attach: false,
+        lease: None,
+        tags: Vec::new(),
     }
 }
 

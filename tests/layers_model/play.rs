@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use sealdisk::catalog::{
-    CacheMode, Catalog, DiskFilter, DiskLimits, DiskStatus, JobFilter, JobPace, LayerState, Page,
-    SnapshotFilter, SnapshotStatus,
+    Catalog, DiskFilter, DiskStatus, JobFilter, JobPace, LayerState, Page, SnapshotFilter,
+    SnapshotStatus,
 };
 use sealdisk::disk::zero::Zeroing;
 use sealdisk::disk::{
@@ -15,7 +15,7 @@ use sealdisk::layer::Presence;
 use sealdisk::storage::Durability;
 use sealdisk::units::{ByteCount, ByteOffset};
 
-use crate::house::{House, owner};
+use crate::house::{House, empty_disk, owner};
 use crate::support::dice::Dice;
 
 const UNIT: u64 = 4096;
@@ -225,19 +225,10 @@ impl Play {
         let held = origin.as_ref().map_or(0, |sectors| sectors.len() as u64 / SECTORS);
         let size = ByteCount::new(units.max(held) * UNIT);
         let request = CreateDisk {
-            name: String::new(),
-            description: String::new(),
-            size,
             encrypted,
-            kms_key: None,
-            category: "cloud_essd".into(),
-            read_only: false,
-            cache: CacheMode::Writeback,
-            limits: DiskLimits::default(),
             source,
-            multi_attach: false,
-            lease: None,
             tags: vec![("stage".into(), "test".into())],
+            ..empty_disk(size)
         };
         let made = self.disks().create(&owner(), &request)?;
         let mut sectors = origin.clone().unwrap_or_default();
@@ -644,21 +635,7 @@ impl Play {
 
     /// What a snapshot or an image holds: read through a disk made of it.
     fn content_of(&self, source: Source) -> Vec<u64> {
-        let request = CreateDisk {
-            name: String::new(),
-            description: String::new(),
-            size: ByteCount::ZERO,
-            encrypted: true,
-            kms_key: None,
-            category: "cloud_essd".into(),
-            read_only: true,
-            cache: CacheMode::Writeback,
-            limits: DiskLimits::default(),
-            source,
-            multi_attach: false,
-            lease: None,
-            tags: Vec::new(),
-        };
+        let request = CreateDisk { read_only: true, source, ..empty_disk(ByteCount::ZERO) };
         let disk = self.disks().create(&owner(), &request).unwrap();
         self.disks().attach(&owner(), &disk.disk_id, "i-test").unwrap();
         let found = self.read(&disk.disk_id);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
-use sealdisk::catalog::{CacheMode, Catalog, DiskLimits, JobFilter, JobPace, Page, SnapshotStatus};
+use sealdisk::catalog::{Catalog, JobFilter, JobPace, Page, SnapshotStatus};
 use sealdisk::disk::{
     ControlError, CopyRequest, CreateDisk, CreateImage, CreateSnapshot, Deletion, Disks,
     JobCommand, Renewal, Source,
@@ -14,7 +14,7 @@ use sealdisk::units::ByteCount;
 
 use crate::client::{CLIENTS, Client, PART, SECTOR, Served, parts, read, write};
 use crate::history::{Stamps, check_cut};
-use crate::house::{House, owner};
+use crate::house::{House, empty_disk, owner};
 use crate::support::dice::Dice;
 
 /// Sectors of a disk that is made of nothing.
@@ -120,21 +120,8 @@ impl<'a> Family<'a> {
     }
 
     fn make(&self, source: &Source, sectors: usize, read_only: bool) -> String {
-        let request = CreateDisk {
-            name: String::new(),
-            description: String::new(),
-            size: bytes(sectors),
-            encrypted: true,
-            kms_key: None,
-            category: "cloud_essd".into(),
-            read_only,
-            cache: CacheMode::Writeback,
-            limits: DiskLimits::default(),
-            source: source.clone(),
-            multi_attach: false,
-            lease: None,
-            tags: Vec::new(),
-        };
+        let request =
+            CreateDisk { read_only, source: source.clone(), ..empty_disk(bytes(sectors)) };
         self.disks().create(&owner(), &request).unwrap().disk_id
     }
 
