@@ -4,10 +4,11 @@
 //! - A *large* write goes to the next thread of the crew, which encrypts and stores it while the
 //!   reader receives the next payload. A large read is run by two threads at a time. Where other
 //!   connections keep the cores busy already, both are run by the reader: nothing is gained by
-//!   waking another thread, and what was received stays in the core's cache.
+//!   waking another thread, and what was received stays in the core's cache. So are the writes of a
+//!   client that sends one request at a time (`turns`): there is no next payload.
 //! - A request that *waits* (FLUSH, FUA, zeroing) is run by the thread that read it, after another
 //!   one has taken over the reading: it is not delayed by a wake-up. A flush or FUA write of a
-//!   client that sends one request at a time (`turns`) does not come here: the reader runs it.
+//!   client that sends one request at a time does not come here: the reader runs it.
 //!
 //! The first thread is the connection's own; others are started when they are first needed and end
 //! when nothing was left for them for a while.

@@ -308,7 +308,7 @@ impl Reader<'_> {
             Ok(Command::Read { .. }) if is_large => {
                 Place::Crew(Weight::Large { ahead_max: READS_AHEAD_MAX })
             }
-            Ok(Command::Write { fua: false }) if is_large => {
+            Ok(Command::Write { fua: false }) if is_large && !self.turns.are_kept() => {
                 Place::Crew(Weight::Large { ahead_max: WRITES_AHEAD_MAX })
             }
             Ok(Command::Read { .. } | Command::Write { fua: false }) => Place::Here,
