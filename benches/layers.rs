@@ -35,12 +35,14 @@ const DISK_BYTES: u64 = 256 << 20;
 const DEPTHS: [u128; 3] = [1, 4, 16];
 
 /// How much of the disk in a row lies in one layer, and what is read of it at a time.
-const LAYOUTS: [(&str, u64, usize); 5] = [
+const LAYOUTS: [(&str, u64, usize); 7] = [
     ("4 KiB at random, layers change each 1 MiB", 1 << 20, 4096),
     ("4 KiB at random, layers change each 4 KiB", 4096, 4096),
     ("1 MiB in order, layers change each 16 MiB", 16 << 20, 1 << 20),
     ("1 MiB in order, layers change each 1 MiB", 1 << 20, 1 << 20),
     ("1 MiB in order, layers change each 64 KiB", 64 << 10, 1 << 20),
+    ("1 MiB in order, layers change each 16 KiB", 16 << 10, 1 << 20),
+    ("1 MiB in order, layers change each 4 KiB", 4096, 1 << 20),
 ];
 
 /// Interleaved rounds, of which the median counts.
@@ -400,6 +402,8 @@ fn pulls(folder: &Path) {
 type Part = (&'static str, fn(&Path));
 
 fn main() {
+    // As the daemon does: large reads look into the page cache.
+    sealdisk::storage::guard_mappings().expect("a handler");
     let place = std::env::var("LAYERS_FOLDER");
     let place = place.unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
     let folder = tempfile::tempdir_in(place).expect("a scratch folder");

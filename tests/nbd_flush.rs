@@ -156,8 +156,8 @@ impl Storage for Gated {
         self.0.read_cached_at(at, into)
     }
 
-    fn view(&self, range: &Range<ByteOffset>) -> Option<View> {
-        self.0.view(range)
+    fn view(&self, range: &Range<ByteOffset>, request: ByteCount) -> Option<View> {
+        self.0.view(range, request)
     }
 
     fn write_at(

@@ -82,6 +82,7 @@ pub mod stack;
 pub mod status;
 pub mod tags;
 pub mod throttle;
+mod tiles;
 mod union;
 mod unit_map;
 mod upkeep;

@@ -6,8 +6,8 @@ use crate::units::{ByteOffset, DataUnit, SECTOR_BYTES};
 
 use super::align::Span;
 use super::stack::Stack;
-use super::unit_map::UnitMap;
-use super::{Disk, DiskError, Waiting};
+use super::unit_map::{Lead, UnitMap};
+use super::{Disk, DiskError, Waiting, tiles};
 
 const SECTOR: usize = SECTOR_BYTES as usize;
 
@@ -71,47 +71,72 @@ impl Stack {
         waiting: Waiting,
     ) -> Result<bool, DiskError> {
         let descent = Descent { stack: self, waiting };
-        let Some(map) = &self.map else {
-            return descent.read_in(self.depth(), first, data, present);
-        };
-        let unit = self.top.unit_size().as_usize();
+        match &self.map {
+            None => descent.read_in(self.depth(), first, data, present),
+            Some(map) if waiting == Waiting::Forbidden && data.len() >= tiles::BYTES_MIN => {
+                descent.read_tiles(map, first, data, present)
+            }
+            Some(map) => descent.read_runs(map, first, data, present),
+        }
+    }
+}
+
+/// A read on its way down a stack. All of it returns `Ok(false)` as [`Disk::read`] does.
+#[derive(Clone, Copy)]
+pub(super) struct Descent<'a> {
+    pub(super) stack: &'a Stack,
+    waiting: Waiting,
+}
+
+impl Descent<'_> {
+    /// Reads units one run after another, each where `map` says.
+    pub(super) fn read_runs(
+        self,
+        map: &UnitMap,
+        first: DataUnit,
+        data: &mut [u8],
+        present: &mut Presence,
+    ) -> Result<bool, DiskError> {
+        let unit = self.stack.top.unit_size().as_usize();
         let mut done = 0;
         while done < data.len() {
             let at = first.plus((done / unit) as u64);
-            let mut found = map.find(at);
-            if found.is_none() && map.has_room(at) {
-                if waiting == Waiting::Forbidden {
-                    return Ok(false);
-                }
-                map.fill(self, at)?;
-                found = map.find(at);
-            }
             let left = ((data.len() - done) / unit) as u64;
-            let lead = match found.as_ref().and_then(|found| found.as_ref()) {
-                Some(region) => region.lead(at, left),
-                None => UnitMap::unmapped(at, left),
-            };
+            let Some(lead) = self.lead(map, at, left)? else { return Ok(false) };
             let end = done + lead.units as usize * unit;
-            let position = lead.position.unwrap_or(self.depth());
-            if !descent.read_from(position, at, &mut data[done..end], present)? {
+            let position = lead.position.unwrap_or(self.stack.depth());
+            if !self.read_from(position, at, &mut data[done..end], present)? {
                 return Ok(false);
             }
             done = end;
         }
         Ok(true)
     }
-}
 
-/// A read on its way down a stack. All of it returns `Ok(false)` as [`Disk::read`] does.
-#[derive(Clone, Copy)]
-struct Descent<'a> {
-    stack: &'a Stack,
-    waiting: Waiting,
-}
+    /// Where to look for the unit `at`, and how many of the `left` behind it alike. `None`: nobody
+    /// can say without waiting.
+    pub(super) fn lead(
+        self,
+        map: &UnitMap,
+        at: DataUnit,
+        left: u64,
+    ) -> Result<Option<Lead>, DiskError> {
+        let mut found = map.find(at);
+        if found.is_none() && map.has_room(at) {
+            if self.waiting == Waiting::Forbidden {
+                return Ok(None);
+            }
+            map.fill(self.stack, at)?;
+            found = map.find(at);
+        }
+        Ok(Some(match found.as_ref().and_then(|found| found.as_ref()) {
+            Some(region) => region.lead(at, left),
+            None => UnitMap::unmapped(at, left),
+        }))
+    }
 
-impl Descent<'_> {
     /// Reads units that no layer above `position` holds; zeros below the bottom.
-    fn read_from(
+    pub(super) fn read_from(
         self,
         position: usize,
         first: DataUnit,

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::unit_map::UnitMap;
 use super::{Disk, DiskError};
 use crate::layer::{Ciphertext, Frozen, Layer, LayerError, LayerHeader, Presence};
-use crate::layer::{UnitExtent, Writable};
+use crate::layer::{Sealed, Shown, UnitExtent, Writable};
 use crate::storage::Durability;
 use crate::units::{ByteCount, DataUnit};
 
@@ -284,6 +284,35 @@ impl<'a> Place<'a> {
         match self {
             Self::Top(layer) => layer.read_units_cached(first, data, present),
             Self::Below(layer) => layer.read_units_cached(first, data, present),
+        }
+    }
+
+    /// As [`Layer::show`].
+    pub(super) fn show(self, first: DataUnit, units: u64, request: ByteCount) -> Option<Shown> {
+        match self {
+            Self::Top(layer) => layer.show(first, units, request),
+            Self::Below(layer) => layer.show(first, units, request),
+        }
+    }
+
+    /// As [`Layer::sealed`].
+    pub(super) fn sealed<'s>(
+        self,
+        shown: &'s Shown,
+        first: DataUnit,
+        units: usize,
+    ) -> Option<Sealed<'s>> {
+        match self {
+            Self::Top(layer) => layer.sealed(shown, first, units),
+            Self::Below(layer) => layer.sealed(shown, first, units),
+        }
+    }
+
+    /// As [`Layer::decrypt_sealed`].
+    pub(super) fn decrypt_sealed(self, sealed: &Sealed<'_>, data: &mut [u8]) -> bool {
+        match self {
+            Self::Top(layer) => layer.decrypt_sealed(sealed, data),
+            Self::Below(layer) => layer.decrypt_sealed(sealed, data),
         }
     }
 

@@ -39,9 +39,11 @@ impl<S: State> Layer<S> {
         present: &mut Presence,
     ) -> Result<bool, LayerError> {
         let range = self.range_of(first, ByteCount::of(data))?;
-        if let Some(view) = self.storage.view(&range) {
+        if let Some(view) = self.storage.view(&range, ByteCount::of(data))
+            && let Some(sealed) = view.bytes(0..data.len())
+        {
             let before = present.len();
-            self.decrypt_to(first, view.bytes(), data, present);
+            self.decrypt_to(first, sealed, data, present);
             if view.is_sound() {
                 return Ok(true);
             }
@@ -133,11 +135,18 @@ impl<S: State> Layer<S> {
     }
 
     /// As [`Layer::decrypt_present`], from `sealed` to `data`, whose bytes were any.
+    ///
+    /// What begins with a unit that is there is decrypted before it is looked at: a look at lines
+    /// here and there in memory that nobody has read yet takes longer than to read all of it.
     fn decrypt_to(&self, first: DataUnit, sealed: &[u8], data: &mut [u8], present: &mut Presence) {
         let size = self.unit_size().as_usize();
         let mut base = present.extend(data.len() / size);
         let (mut at, group) = (first, LOOK_UNITS * size);
         for (sealed, data) in sealed.chunks(group).zip(data.chunks_mut(group)) {
+            let is_decrypted = !begins_with_zeros(sealed);
+            if is_decrypted {
+                self.codec.decrypt_to(at, sealed, data);
+            }
             let (mut from, mut rest) = (sealed, data);
             for run in absent_of(sealed, size).runs() {
                 let (units, after) = rest.split_at_mut(run.len() * size);
@@ -145,7 +154,9 @@ impl<S: State> Layer<S> {
                 if run[0] == all_sectors(size) {
                     units.fill(0);
                 } else {
-                    self.codec.decrypt_to(at, sealed, units);
+                    if !is_decrypted {
+                        self.codec.decrypt_to(at, sealed, units);
+                    }
                     self.note_present((base, run), units, present);
                 }
                 (from, rest) = (from_after, after);
@@ -313,7 +324,7 @@ fn absent_of(sealed: &[u8], size: usize) -> Absent {
 }
 
 /// One bit per sector of `unit` whose ciphertext is all zeros.
-fn absent_sectors(unit: &[u8]) -> u8 {
+pub(super) fn absent_sectors(unit: &[u8]) -> u8 {
     let sectors = unit.chunks_exact(SECTOR).enumerate();
     sectors.fold(0, |absent, (index, sector)| absent | u8::from(is_zero(sector)) << index)
 }
@@ -329,6 +340,11 @@ fn clear_sectors(unit: &mut [u8], absent: u8) {
         let sectors = unit.chunks_exact_mut(SECTOR).enumerate();
         sectors.filter(|(i, _)| absent >> i & 1 == 1).for_each(|(_, s)| s.fill(0));
     }
+}
+
+/// Whether the first 16 bytes are zeros, which real ciphertext hardly ever shows.
+pub(super) fn begins_with_zeros(sealed: &[u8]) -> bool {
+    sealed.starts_with(&[0; 16])
 }
 
 /// Whether `sector` is all zeros. Real ciphertext shows it in its first 16 bytes.

@@ -18,6 +18,7 @@ mod names;
 mod presence;
 mod registry;
 mod reheader;
+mod shown;
 mod token;
 
 use std::marker::PhantomData;
@@ -35,6 +36,7 @@ pub use names::{LayerName, NameKind, rename};
 pub use presence::{Presence, Torn};
 pub use registry::LayerRegistry;
 pub use reheader::reheader;
+pub use shown::{Sealed, Shown};
 
 use uuid::Uuid;
 

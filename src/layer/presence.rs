@@ -86,7 +86,7 @@ impl Presence {
     }
 
     /// Forgets all units from index `len` on, the last that were added.
-    pub(super) fn truncate(&mut self, len: usize) {
+    pub fn truncate(&mut self, len: usize) {
         self.units = self.units.min(len);
         self.words.truncate(self.units.div_ceil(WORD_BITS));
         if let Some(last) = self.words.last_mut()
@@ -105,6 +105,12 @@ impl Presence {
         self.units += units;
         self.words.resize(self.units.div_ceil(WORD_BITS), 0);
         first
+    }
+
+    /// Adds `units` units that are present.
+    pub fn extend_present(&mut self, units: usize) {
+        let first = self.extend(units);
+        (first..first + units).for_each(|index| self.set(index));
     }
 
     /// Unit `index`, not set before, is present.

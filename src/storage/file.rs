@@ -104,7 +104,10 @@ impl FileStorage {
         let count = range.end.since(range.start);
         loop {
             match rustix::fs::fallocate(&self.file, flags, range.start.get(), count.get()) {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    self.mapping.forget(range);
+                    return Ok(true);
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
                 Err(error) => return Err(error.into()),
@@ -168,8 +171,8 @@ impl Storage for FileStorage {
         }
     }
 
-    fn view(&self, range: &Range<ByteOffset>) -> Option<View> {
-        self.mapping.view(&self.file, range)
+    fn view(&self, range: &Range<ByteOffset>, request: ByteCount) -> Option<View> {
+        self.mapping.view(&self.file, range, request)
     }
 
     fn write_at(

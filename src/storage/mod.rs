@@ -18,10 +18,14 @@ mod lock;
 mod mapping;
 pub mod memory;
 mod region;
+mod sigbus;
 mod slab;
 pub mod store;
+mod window;
 
-pub use mapping::{View, guard_mappings};
+pub use mapping::View;
+pub use sigbus::guard_mappings;
+pub use window::prefetch;
 
 /// A run of bytes in a file: does the engine hold anything there?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,10 +169,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// `Ok(false)`: not now, `into` is undefined; call `read_at` where waiting is allowed.
     fn read_cached_at(&self, at: ByteOffset, into: &mut [u8]) -> Result<bool, StorageError>;
 
-    /// The bytes of `range` where they lie in memory already, if the engine can show them without
-    /// waiting and without copying. The caller keeps writers away from them as for a read.
-    fn view(&self, range: &Range<ByteOffset>) -> Option<View> {
-        let _ = range;
+    /// What of `range` lies in memory already, if the engine can show it without waiting and
+    /// without copying. It is a part of a request of `request` bytes: a small one is not worth it.
+    /// The caller keeps writers away from what it looks at as for a read.
+    fn view(&self, range: &Range<ByteOffset>, request: ByteCount) -> Option<View> {
+        let _ = (range, request);
         None
     }
 
