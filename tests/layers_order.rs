@@ -8,7 +8,9 @@
 #[allow(dead_code, unreachable_pub)]
 mod house;
 
-use sealdisk::catalog::{Catalog, DiskStatus, JobFilter, JobPace, JobState, Page, SnapshotStatus};
+use sealdisk::catalog::{
+    Catalog, DiskStatus, JobFilter, JobPace, JobState, Page, SnapshotFilter, SnapshotStatus,
+};
 use sealdisk::disk::zero::Zeroing;
 use sealdisk::disk::{ControlError, CreateSnapshot, Deletion, Disks, JobCommand, Renewal, Waiting};
 use sealdisk::layer::{Presence, read_header};
@@ -111,12 +113,17 @@ impl Scene {
     }
 
     fn write(&mut self, first: u64, units: u64, byte: u8) {
+        self.send(first, units, byte);
+        let range = (first * UNIT) as usize..((first + units) * UNIT) as usize;
+        self.held[range].fill(byte);
+    }
+
+    /// A write that is not counted on yet.
+    fn send(&self, first: u64, units: u64, byte: u8) {
         let attachment = self.disks().find_export(&self.disk_id).unwrap();
         let span = attachment.disk().span(ByteOffset::new(first * UNIT), (units * UNIT) as usize);
         let mut data = vec![byte; span.covered_bytes()];
         attachment.disk().write(&span, &mut data, Durability::Durable).unwrap();
-        let range = (first * UNIT) as usize..((first + units) * UNIT) as usize;
-        self.held[range].fill(byte);
     }
 
     /// Lets both go as far as they shall, then on; whether either was stopped where it shall be.
@@ -289,6 +296,83 @@ fn a_merge_that_is_overtaken_does_not_bring_its_floor_back() {
     scene.disks().detach(&owner(), &scene.disk_id, None).unwrap();
     scene.attach();
     scene.compare(ByteCount::new(SIZE));
+}
+
+/// Everything that is done with another disk, snapshots and jobs.
+fn use_another(scene: &Scene, disk_id: &str) {
+    let disks = scene.disks();
+    disks.attach(&owner(), disk_id, "i-test").unwrap();
+    let request = CreateSnapshot { disk_id: disk_id.to_owned(), ..Default::default() };
+    let snapshot = disks.create_snapshot(&owner(), &request).unwrap().snapshot_id;
+    disks.describe_snapshots(&owner(), &SnapshotFilter::default(), Page::ALL).unwrap();
+    disks.delete_snapshot(&owner(), &snapshot, Deletion::default()).unwrap();
+    let job = disks.renew(&owner(), disk_id, &Renewal::Rekey, JobPace::Full).unwrap().job_id;
+    for command in [JobCommand::Pause, JobCommand::Resume, JobCommand::Cancel] {
+        disks.command_job(&owner(), &job, command).unwrap();
+    }
+    disks.describe_jobs(&owner(), &JobFilter::default(), Page::ALL).unwrap();
+    disks.resize(&owner(), disk_id, ByteCount::new(LARGER)).unwrap();
+    disks.look_after();
+    disks.detach(&owner(), disk_id, None).unwrap();
+    disks.delete(&owner(), disk_id).unwrap();
+}
+
+/// A client's write hangs in storage while the layers of its disk are exchanged, which has to wait
+/// for it, and so does the next command for this disk. Nobody else does.
+fn hang_during(other: Option<Other>) {
+    let mut scene = Scene::set(true);
+    let another = scene.disks().create(&owner(), &empty_disk(ByteCount::new(SIZE))).unwrap();
+    let turnstile = &scene.house.fuse.turnstile;
+    let was_exchanged = || match other {
+        None => {
+            let jobs = scene.house.catalog().jobs(&JobFilter::default(), Page::ALL).unwrap().items;
+            jobs.iter().all(|job| job.state == JobState::Done)
+        }
+        Some(_) => {
+            let disk = scene.house.catalog().disk(&scene.disk_id).unwrap().unwrap();
+            disk.size == ByteCount::new(LARGER)
+        }
+    };
+    let is_met = |is_so: &dyn Fn() -> bool| {
+        (0..8000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            is_so()
+        })
+    };
+    let (is_begun, is_free) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| turnstile.through(0, || scene.send(9, 1, 4)));
+        assert_eq!(turnstile.wait_for(&client), Visit::Stopped);
+        let exchange = scope.spawn(|| {
+            turnstile.through(u64::MAX, || match other {
+                None => assert!(scene.disks().run_jobs(1000)),
+                Some(other) => other.on(scene.disks(), &scene.disk_id).unwrap(),
+            });
+        });
+        let is_begun = is_met(&was_exchanged);
+        // It waits for its turn or for the exchange, and must not hold what others need.
+        let next = scope.spawn(|| {
+            turnstile.through(u64::MAX, || drop(scene.snapshot()));
+        });
+        let waits = turnstile.wait_for(&next);
+        let user = scope.spawn(|| use_another(&scene, &another.disk_id));
+        let is_free = is_met(&|| user.is_finished());
+        let still = !exchange.is_finished() && waits == Visit::Stuck && !next.is_finished();
+        turnstile.let_go(&client);
+        (is_begun && still, is_free)
+    });
+    assert!(is_begun, "{other:?}: no exchange waits for the client");
+    assert!(is_free, "{other:?}: another disk has to wait for the client");
+    scene.held[9 * UNIT as usize..10 * UNIT as usize].fill(4);
+    if other.is_some() {
+        scene.held.resize(LARGER as usize, 0);
+    }
+    scene.compare(ByteCount::new(scene.held.len() as u64));
+}
+
+#[test]
+fn a_request_that_hangs_holds_up_commands_of_its_own_disk_alone() {
+    hang_during(None);
+    hang_during(Some(Other::Resize));
 }
 
 /// Every interleaving of the end of a merge with `other`.

@@ -31,7 +31,7 @@ fn list(disk: Option<&str>, client: &Client, output: &Output) -> Result<(), Fail
     let parameters: Vec<(&str, &str)> = disk.iter().map(|id| ("DiskId", id.as_str())).collect();
     let jobs = client.list_all((OWN, "DescribeJobs"), &parameters, ("Jobs", "Job"))?;
     let now = SystemClock::new().now();
-    let mut table = Table::new(&["JOB ID", "KIND", "ON", "STATE", "DONE", "CREATED"]);
+    let mut table = Table::new(&["JOB ID", "KIND", "ON", "STATE", "DONE", "CREATED", "WHY"]);
     for job in &jobs {
         let percent = progress(job, Duration::ZERO, 0).permille() / 10;
         table.row([
@@ -41,6 +41,7 @@ fn list(disk: Option<&str>, client: &Client, output: &Output) -> Result<(), Fail
             Cell::status(text(job, "State")),
             format!("{percent}%").into(),
             human_age(text(job, "CreationTime"), now).into(),
+            text(job, "Failure").into(),
         ]);
     }
     output.list(&wrapped("Jobs", "Job", &jobs), &table, "no jobs")

@@ -50,6 +50,15 @@ use super::unit_map::UnitMap;
 use super::{Disk, DiskError};
 use crate::layer::{Frozen, Layer, LayerHeader, Writable};
 
+/// Nobody else exchanges the layers of a disk. Whoever takes it waits for the stragglers of the
+/// exchange before, so nothing that other disks need may be held meanwhile: it comes before the
+/// structure.
+#[derive(Debug)]
+pub(super) struct Changes<'a> {
+    disk: &'a Disk,
+    one: MutexGuard<'a, ()>,
+}
+
 /// A stack took the place of another one, which stragglers may still go through. When it is
 /// dropped it waits for them. Its holder must not hold anything that a request may wait for, nor
 /// a stack.
@@ -88,22 +97,10 @@ impl Disk {
     /// # Errors
     /// [`DiskError::Stack`]; nothing was changed then.
     pub fn push(&self, top: Layer<Writable>) -> Result<Arc<Layer<Frozen>>, DiskError> {
-        let exchange = self.begin_push(top)?;
+        let exchange = self.changes().push(top)?;
         let frozen = exchange.frozen.as_ref().map(|member| Arc::clone(&member.layer));
         drop(exchange);
         Ok(frozen.expect("a push freezes a layer"))
-    }
-
-    /// As [`Disk::push`]; the old top is not still before the exchange is dropped.
-    pub(super) fn begin_push(&self, top: Layer<Writable>) -> Result<Exchange<'_>, DiskError> {
-        let one = self.lock_changes();
-        let old = self.stack.load_full();
-        let frozen = Member::written(Arc::new(old.top.as_frozen()));
-        let below = std::iter::once(&frozen).chain(&old.below).cloned().collect();
-        // The new top is empty, so what the map says holds on.
-        let stack = Stack::new(top, below, old.map.clone())?;
-        drop(old);
-        Ok(self.exchange(one, stack, Some(frozen)))
     }
 
     /// Takes over the rewritten header of one of the disk's layers: layers between it and its new
@@ -113,8 +110,47 @@ impl Disk {
     /// # Errors
     /// [`DiskError::Stack`] or [`DiskError::Layer`]; nothing was changed then.
     pub fn switch(&self, header: LayerHeader) -> Result<(), DiskError> {
-        let one = self.lock_changes();
-        let old = self.stack.load_full();
+        self.changes().switch(header).map(drop)
+    }
+
+    /// Takes over the rewritten header of the top: the disk has its size from here on. The file
+    /// has its length already.
+    ///
+    /// # Errors
+    /// As [`Disk::switch`]; a smaller size is one.
+    pub fn resize(&self, header: LayerHeader) -> Result<(), DiskError> {
+        self.changes().resize(header).map(drop)
+    }
+
+    /// Waits until the layers can be exchanged.
+    pub(super) fn changes(&self) -> Changes<'_> {
+        Changes { disk: self, one: self.lock_changes() }
+    }
+
+    /// The stack, at a moment when it is not being exchanged: nobody writes to a layer below its
+    /// top through another one.
+    pub(super) fn still_stack(&self) -> Arc<Stack> {
+        let _one = self.lock_changes();
+        self.stack.load_full()
+    }
+}
+
+impl<'a> Changes<'a> {
+    /// As [`Disk::push`]; the old top is not still before the exchange is dropped.
+    pub(super) fn push(self, top: Layer<Writable>) -> Result<Exchange<'a>, DiskError> {
+        let old = self.disk.stack.load_full();
+        let frozen = Member::written(Arc::new(old.top.as_frozen()));
+        let below = std::iter::once(&frozen).chain(&old.below).cloned().collect();
+        // The new top is empty, so what the map says holds on.
+        let stack = Stack::new(top, below, old.map.clone())?;
+        drop(old);
+        Ok(self.exchange(stack, Some(frozen)))
+    }
+
+    /// As [`Disk::switch`]; requests may go through the layers left out before the exchange is
+    /// dropped.
+    pub(super) fn switch(self, header: LayerHeader) -> Result<Exchange<'a>, DiskError> {
+        let old = self.disk.stack.load_full();
         let at = old.position(header.spec.layer_id)?;
         let floor = old.floor(header.spec.parent, at)?;
         let place = |position: usize| old.depth() - position;
@@ -129,51 +165,33 @@ impl Disk {
             Stack::new(old.top.clone(), below, None)?
         };
         drop(old);
-        drop(self.exchange(one, stack, None));
-        Ok(())
+        Ok(self.exchange(stack, None))
     }
 
-    /// Takes over the rewritten header of the top: the disk has its size from here on. The file
-    /// has its length already.
-    ///
-    /// # Errors
-    /// As [`Disk::switch`]; a smaller size is one.
-    pub fn resize(&self, header: LayerHeader) -> Result<(), DiskError> {
-        let one = self.lock_changes();
-        let old = self.stack.load_full();
+    /// As [`Disk::resize`].
+    pub(super) fn resize(self, header: LayerHeader) -> Result<Exchange<'a>, DiskError> {
+        let old = self.disk.stack.load_full();
         if header.spec.layer_id != old.top.id() {
             return Err(StackError::NotInStack { layer_id: header.spec.layer_id }.into());
         }
         // What was found on the map beyond the old end is nothing: it begins anew.
         let stack = Stack::new(old.top.with_header(header)?, old.below.clone(), None)?;
         drop(old);
-        drop(self.exchange(one, stack, None));
-        Ok(())
+        Ok(self.exchange(stack, None))
     }
 
-    /// The stack, at a moment when it is not being exchanged: nobody writes to a layer below its
-    /// top through another one.
-    pub(super) fn still_stack(&self) -> Arc<Stack> {
-        let _one = self.lock_changes();
-        self.stack.load_full()
-    }
-
-    fn exchange<'a>(
-        &'a self,
-        one: MutexGuard<'a, ()>,
-        stack: Stack,
-        frozen: Option<Arc<Member>>,
-    ) -> Exchange<'a> {
+    fn exchange(self, stack: Stack, frozen: Option<Arc<Member>>) -> Exchange<'a> {
+        let Self { disk, one } = self;
         if let Some(map) = &stack.map {
             // Before anybody has the new stack: see `UnitMap::fill`.
             map.set_open(false);
         }
         let (farewell, stragglers) = mpsc::channel();
         // From here on the old stack is held by those who loaded it, and by nobody else.
-        let old = self.stack.swap(Arc::new(stack));
+        let old = disk.stack.swap(Arc::new(stack));
         let only_old = (old.below.clone(), old.map.clone());
         // Only who has the changes to itself sets it, once in the life of a stack.
         let _ = old.farewell.set(farewell);
-        Exchange { disk: self, _one: one, stragglers, frozen, _old: only_old }
+        Exchange { disk, _one: one, stragglers, frozen, _old: only_old }
     }
 }

@@ -38,7 +38,8 @@ pub(super) struct NewJob<'a> {
 }
 
 impl Disks {
-    /// Jobs that meet `filter`, newest first.
+    /// Jobs that meet `filter`, newest first. One that cannot go on says why, also if the catalog
+    /// has no room for that.
     ///
     /// # Errors
     /// `Forbidden.RAM`, or the catalog's.
@@ -50,7 +51,13 @@ impl Disks {
     ) -> Result<Listed<JobRecord>, ControlError> {
         let ids = filter.ids.as_ref();
         self.may_list(caller, "sealdisk:DescribeJobs", ("job/*", "JobIds"), ids)?;
-        Ok(self.parts.catalog.jobs(filter, page)?)
+        let mut listed = self.parts.catalog.jobs(filter, page)?;
+        for job in &mut listed.items {
+            let can_go_on = job.state.is_final() || job.state == JobState::Paused;
+            let reason = if can_go_on { None } else { self.stack.runner.reason(&job.job_id) };
+            job.failure = reason.unwrap_or_else(|| std::mem::take(&mut job.failure));
+        }
+        Ok(listed)
     }
 
     /// Steers a job.
@@ -70,7 +77,6 @@ impl Disks {
                 .request("JobId", job_id);
             self.parts.trail.record(&event.error(error.code(), &error.message()))?;
         }
-        self.stack.runner.nudge();
         outcome
     }
 
@@ -95,7 +101,7 @@ impl Disks {
         }
         let event = audit::job_event(self.actor(caller), name, &after);
         self.apply_recorded(&change, &event)?;
-        self.stack.runner.forget_patience(job_id);
+        self.stack.runner.is_steered(job_id);
         Ok(after)
     }
 

@@ -16,6 +16,7 @@ use crate::layer::{self, LayerHeader, LayerSpec};
 use crate::ram::Caller;
 use crate::trail::EventKind;
 
+use super::exchange::{Changes, Exchange};
 use super::job::update_job;
 use super::layers::uuid_of;
 use super::registry::Disks;
@@ -30,6 +31,7 @@ impl Disks {
         job: &JobRecord,
         disk: Option<&Disk>,
     ) -> Result<(), ControlError> {
+        let changes = disk.map(Disk::changes);
         let structure = self.lock_structure();
         // Somebody else may have been faster.
         let Some(job) = self.parts.catalog.job(&job.job_id)? else { return Ok(()) };
@@ -69,8 +71,11 @@ impl Disks {
             let _jobs = self.lock_jobs();
             self.apply_recorded(&change, &event)?;
         }
-        self.take_over(job, header, disk)?;
+        let exchange = self.take_over(job, header, changes);
+        // A request that hangs holds up this disk's commands, not those of others. The files of
+        // layers that are left out stay readable for it, whoever removes their names meanwhile.
         drop(structure);
+        drop(exchange?);
         self.sweep(caller);
         Ok(())
     }
@@ -90,19 +95,19 @@ impl Disks {
     }
 
     /// Lets the open disk go on with the new header.
-    fn take_over(
+    fn take_over<'a>(
         &self,
         job: &JobRecord,
         header: LayerHeader,
-        disk: Option<&Disk>,
-    ) -> Result<(), ControlError> {
+        changes: Option<Changes<'a>>,
+    ) -> Result<Option<Exchange<'a>>, ControlError> {
         self.stack.registry.forget(header.spec.layer_id);
-        let Some(disk) = disk else { return Ok(()) };
+        let Some(changes) = changes else { return Ok(None) };
         let outcome = match job.kind {
-            JobKind::Resize => disk.resize(header),
-            _ => disk.switch(header),
+            JobKind::Resize => changes.resize(header),
+            _ => changes.switch(header),
         };
-        outcome.map_err(|error| {
+        outcome.map(Some).map_err(|error| {
             let message = format!(
                 "The disk goes on with the layers it had until it is attached again: {error}"
             );

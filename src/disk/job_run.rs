@@ -15,6 +15,7 @@ use crate::clock::random_uuid;
 use crate::ram::Caller;
 use crate::units::{ByteCount, DataUnit, DataUnitSize};
 
+use super::job_threads::Ended;
 use super::layers::uuid_of;
 use super::open_table::{Busy, Claim};
 use super::pull::Strides;
@@ -34,12 +35,6 @@ const GENTLE_REST: u32 = 3;
 /// For how long after a request clients count as at work: whoever sends a few in a second wants
 /// each of them undisturbed.
 const CLIENTS_LINGER: Duration = Duration::from_millis(250);
-
-/// How long a job rests when it cannot go on now.
-const TAKEN_REST: Duration = Duration::from_millis(50);
-
-/// How long a job waits after something failed that may mend: a full device, a disabled key.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A job that is being worked on.
 struct Run {
@@ -117,36 +112,35 @@ impl Disks {
             clients: Clients::default(),
             pieces,
         };
-        let patience = self.work(&mut run);
+        let ended = self.work(&mut run);
         self.let_go(&mut run);
-        let until = patience.map(|span| self.parts.clock.monotonic() + span);
-        self.stack.runner.is_done_with(job_id, until);
+        self.stack.runner.is_done_with(job_id, ended, self.parts.clock.monotonic());
         run.pieces
     }
 
-    /// Works on a job until it ends, fails or has to wait; for how long then.
-    fn work(&self, run: &mut Run) -> Option<Duration> {
+    /// Works on a job until it ends, fails or has to wait.
+    fn work(&self, run: &mut Run) -> Ended {
         match self.begin(run) {
             Ok(true) => {}
-            Ok(false) => return None,
+            Ok(false) => return Ended::Well,
             Err(error) => return self.waits(run, &error.into()),
         }
         while run.pieces > 0 {
             run.pieces -= 1;
             let rest = match self.step(run) {
                 Ok(Step::Working(rest)) => rest,
-                Ok(Step::Ended) => return None,
+                Ok(Step::Ended) => return Ended::Well,
                 Ok(Step::Taken) => {
                     self.let_go(run);
-                    return Some(TAKEN_REST);
+                    return Ended::Taken;
                 }
                 Err(trouble) => return self.waits(run, &trouble),
             };
-            if !self.stack.runner.rest(rest) {
+            if !self.stack.runner.rest_between(&run.job_id, rest) {
                 break;
             }
         }
-        None
+        Ended::Well
     }
 
     /// Takes the job up where it was.
@@ -162,9 +156,11 @@ impl Disks {
         Ok(matches!(job.state, JobState::Running | JobState::Switching))
     }
 
-    /// Says in the record what is wrong; how long to wait before the next try.
-    fn waits(&self, run: &Run, trouble: &Trouble) -> Option<Duration> {
+    /// Says in the record what is wrong. A catalog without room for that does not keep it from
+    /// being told: see [`Disks::describe_jobs`].
+    fn waits(&self, run: &Run, trouble: &Trouble) -> Ended {
         let message = trouble.message();
+        let reason = message.clone();
         tracing::warn!(job = %run.job_id, error = %message, "job cannot go on");
         let state = if trouble.may_mend() { JobState::Waiting } else { JobState::Failed };
         let told = self
@@ -179,7 +175,7 @@ impl Disks {
         if let Err(error) = told {
             tracing::error!(job = %run.job_id, %error, "its record cannot be changed");
         }
-        Some(PATIENCE)
+        Ended::InTrouble(reason)
     }
 
     fn step(&self, run: &mut Run) -> Result<Step, Trouble> {

@@ -17,6 +17,16 @@ const THREADS: usize = 2;
 /// How often the threads look for jobs that nobody told them of.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long a job rests that finds its layer taken; twice as long each time it finds it so again,
+/// up to [`LOOK_INTERVAL`].
+const TAKEN_REST: Duration = Duration::from_millis(50);
+
+/// Shortest wait for a moment that has all but come.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
+/// How long a job waits after something failed that may mend: a full device, a disabled key.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// How often [`Disks::look_after`] runs if nobody asks for it.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -52,10 +62,34 @@ pub(super) struct Runner {
 struct State {
     is_stopping: bool,
     nudges: u64,
-    active: HashSet<String>,
-    /// Jobs that are not looked at before this moment.
-    patience: HashMap<String, Duration>,
+    /// Jobs that are worked on, and whether somebody has steered them since.
+    active: HashMap<String, bool>,
+    /// Jobs that could not go on. None is kept for a job that is not to be worked on any more.
+    waits: HashMap<String, Wait>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// A job that could not go on.
+#[derive(Debug)]
+struct Wait {
+    /// It is not looked at before this moment.
+    until: Duration,
+    /// How long it rests until then, if its layer was taken.
+    rest: Duration,
+    /// What was in its way, for a person. Its record may say so too, unless the catalog is on the
+    /// device that is full.
+    reason: Option<String>,
+}
+
+/// How work on a job ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// There is no more to do, or it is looked at again at once.
+    Well,
+    /// Somebody else is at its layer.
+    Taken,
+    /// Something failed, for this reason.
+    InTrouble(String),
 }
 
 impl Runner {
@@ -65,12 +99,23 @@ impl Runner {
         self.changed.notify_all();
     }
 
-    /// The job is looked at again at once.
-    pub(super) fn forget_patience(&self, job_id: &str) {
-        self.lock().patience.remove(job_id);
+    /// Somebody has steered the job: it is looked at again at once, also if it rests.
+    pub(super) fn is_steered(&self, job_id: &str) {
+        let mut state = self.lock();
+        state.waits.remove(job_id);
+        if let Some(is_steered) = state.active.get_mut(job_id) {
+            *is_steered = true;
+        }
+        drop(state);
+        self.nudge();
     }
 
-    /// Rests; `false`: the daemon stops.
+    /// What keeps the job from going on, as far as is known.
+    pub(super) fn reason(&self, job_id: &str) -> Option<String> {
+        self.lock().waits.get(job_id)?.reason.clone()
+    }
+
+    /// A stride of the job's work rests; `false`: the daemon stops.
     pub(super) fn rest(&self, span: Duration) -> bool {
         let state = self.lock();
         if span.is_zero() || state.is_stopping {
@@ -80,25 +125,81 @@ impl Runner {
         !waited.unwrap_or_else(PoisonError::into_inner).0.is_stopping
     }
 
-    /// The caller works on the job; no thread shall.
-    pub(super) fn take(&self, job_id: &str) {
-        self.lock().active.insert(job_id.to_owned());
+    /// The job has got on, so nothing is in its way. It rests until somebody steers it, `span` at
+    /// most; `false`: the daemon stops.
+    pub(super) fn rest_between(&self, job_id: &str, span: Duration) -> bool {
+        let mut state = self.lock();
+        state.waits.remove(job_id);
+        if !span.is_zero() {
+            let is_left_alone = |state: &mut State| {
+                !state.is_stopping && !state.active.get(job_id).is_some_and(|steered| *steered)
+            };
+            let waited = self.changed.wait_timeout_while(state, span, is_left_alone);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if let Some(is_steered) = state.active.get_mut(job_id) {
+            *is_steered = false;
+        }
+        !state.is_stopping
     }
 
-    /// Nobody works on the job any more; nobody shall before `until`.
-    pub(super) fn is_done_with(&self, job_id: &str, until: Option<Duration>) {
+    /// The caller works on the job; no thread shall.
+    pub(super) fn take(&self, job_id: &str) {
+        self.lock().active.insert(job_id.to_owned(), false);
+    }
+
+    /// Nobody works on the job any more.
+    pub(super) fn is_done_with(&self, job_id: &str, ended: Ended, now: Duration) {
         let mut state = self.lock();
-        state.active.remove(job_id);
-        state.patience.remove(job_id);
-        if let Some(until) = until {
-            state.patience.insert(job_id.to_owned(), until);
+        let is_steered = state.active.remove(job_id).unwrap_or(false);
+        let before = state.waits.remove(job_id);
+        let (rest, patience, reason) = match ended {
+            Ended::Well => (Duration::ZERO, Duration::ZERO, None),
+            Ended::Taken => {
+                let rest = before.map_or(Duration::ZERO, |wait| wait.rest * 2);
+                let rest = rest.clamp(TAKEN_REST, LOOK_INTERVAL);
+                (rest, rest, None)
+            }
+            Ended::InTrouble(reason) => (Duration::ZERO, PATIENCE, Some(reason)),
+        };
+        if patience.is_zero() {
+            // What it was about may be due for more.
+            state.nudges += 1;
+        } else {
+            let until = if is_steered { now } else { now + patience };
+            state.waits.insert(job_id.to_owned(), Wait { until, rest, reason });
         }
         drop(state);
-        self.nudge();
+        self.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The oldest of `jobs`, newest first, that can be worked on at `now`; else how long to wait
+    /// until one may be.
+    fn choose<'a>(&mut self, jobs: &'a [JobRecord], now: Duration) -> Result<&'a str, Duration> {
+        if !self.waits.is_empty() {
+            let ids: HashSet<&str> = jobs.iter().map(|job| job.job_id.as_str()).collect();
+            self.waits.retain(|id, _| ids.contains(id.as_str()));
+        }
+        let mut soonest = LOOK_INTERVAL;
+        for job in jobs.iter().rev() {
+            if self.active.contains_key(&job.job_id) {
+                continue;
+            }
+            match self.waits.get(&job.job_id) {
+                Some(wait) if wait.until > now => soonest = soonest.min(wait.until - now),
+                _ => {
+                    self.active.insert(job.job_id.clone(), false);
+                    return Ok(&job.job_id);
+                }
+            }
+        }
+        Err(soonest.max(WAIT_MIN))
     }
 }
 
@@ -176,25 +277,21 @@ impl Disks {
             if state.is_stopping {
                 return None;
             }
-            let now = self.parts.clock.monotonic();
-            match self.runnable() {
-                Ok(jobs) => {
-                    let is_free = |job: &&JobRecord| {
-                        !state.active.contains(&job.job_id)
-                            && state.patience.get(&job.job_id).is_none_or(|until| *until <= now)
-                    };
-                    if let Some(job) = jobs.iter().rev().find(is_free) {
-                        state.active.insert(job.job_id.clone());
-                        return Some(job.job_id.clone());
-                    }
+            let wait = match self.runnable() {
+                Ok(jobs) => match state.choose(&jobs, self.parts.clock.monotonic()) {
+                    Ok(job_id) => return Some(job_id.to_owned()),
+                    Err(wait) => wait,
+                },
+                Err(error) => {
+                    tracing::error!(%error, "jobs cannot be read");
+                    LOOK_INTERVAL
                 }
-                Err(error) => tracing::error!(%error, "jobs cannot be read"),
-            }
+            };
             if !is_waiting {
                 return None;
             }
-            let wait = runner.changed.wait_timeout(state, LOOK_INTERVAL);
-            state = wait.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = runner.changed.wait_timeout(state, wait);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -202,5 +299,94 @@ impl Disks {
         let states = vec![JobState::Waiting, JobState::Running, JobState::Switching];
         let filter = JobFilter { states: Some(states), ..JobFilter::default() };
         Ok(self.parts.catalog.jobs(&filter, Page::ALL)?.items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{JobKind, JobPace};
+    use crate::clock::Timestamp;
+
+    fn job(id: &str) -> JobRecord {
+        let now = Timestamp::from_unix_millis(0);
+        JobRecord {
+            job_id: id.into(),
+            kind: JobKind::Flatten,
+            disk_id: None,
+            subject: None,
+            target_layer: String::new(),
+            floor_layer: None,
+            state: JobState::Waiting,
+            failure: String::new(),
+            cursor_units: 0,
+            total_units: 1,
+            bytes_done: 0,
+            created: now,
+            changed: now,
+            pace: JobPace::Full,
+            rate: None,
+        }
+    }
+
+    fn choose(runner: &Runner, jobs: &[JobRecord], now: Duration) -> Result<String, Duration> {
+        runner.lock().choose(jobs, now).map(str::to_owned)
+    }
+
+    #[test]
+    fn a_thread_waits_no_longer_than_the_next_job_does() {
+        let (runner, jobs) = (Runner::default(), [job("newer"), job("older")]);
+        let mut now = Duration::from_secs(1);
+        assert_eq!(choose(&runner, &[], now), Err(LOOK_INTERVAL));
+        assert_eq!(choose(&runner, &jobs, now), Ok("older".into()));
+        assert_eq!(choose(&runner, &jobs, now), Ok("newer".into()));
+        assert_eq!(choose(&runner, &jobs, now), Err(LOOK_INTERVAL), "both are worked on");
+        runner.is_done_with("older", Ended::InTrouble("why".into()), now);
+        let mut rests = Vec::new();
+        while rests.last() != Some(&LOOK_INTERVAL) {
+            runner.is_done_with("newer", Ended::Taken, now);
+            let rest = choose(&runner, &jobs, now).unwrap_err();
+            now += rest;
+            rests.push(rest);
+            assert_eq!(choose(&runner, &jobs, now), Ok("newer".into()), "{rests:?}");
+        }
+        assert_eq!(rests[..3], [TAKEN_REST, TAKEN_REST * 2, TAKEN_REST * 4]);
+        assert!(runner.rest_between("newer", Duration::ZERO), "it has got on");
+        runner.is_done_with("newer", Ended::Taken, now);
+        assert_eq!(choose(&runner, &jobs, now), Err(TAKEN_REST));
+        let almost = now + TAKEN_REST - Duration::from_nanos(1);
+        assert_eq!(choose(&runner, &jobs, almost), Err(WAIT_MIN), "no spinning");
+        let later = Duration::from_secs(1) + PATIENCE;
+        assert_eq!(choose(&runner, &jobs, later), Ok("older".into()));
+        assert_eq!(runner.reason("older"), Some("why".into()), "until it gets on");
+    }
+
+    #[test]
+    fn who_is_steered_does_not_wait_also_if_it_fails_at_that_moment() {
+        let (runner, jobs) = (Runner::default(), [job("j")]);
+        let now = Duration::from_secs(1);
+        assert_eq!(choose(&runner, &jobs, now), Ok("j".into()));
+        runner.is_done_with("j", Ended::InTrouble("why".into()), now);
+        assert_eq!(choose(&runner, &jobs, now), Err(LOOK_INTERVAL));
+        runner.is_steered("j");
+        assert_eq!(runner.reason("j"), None);
+        assert_eq!(choose(&runner, &jobs, now), Ok("j".into()));
+        runner.is_steered("j");
+        runner.is_done_with("j", Ended::InTrouble("why".into()), now);
+        assert_eq!(choose(&runner, &jobs, now), Ok("j".into()));
+        runner.is_done_with("j", Ended::InTrouble("why".into()), now);
+        assert_eq!(choose(&runner, &jobs, now), Err(LOOK_INTERVAL), "it was told once");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_jobs_that_are_gone() {
+        let (runner, jobs) = (Runner::default(), [job("j")]);
+        let now = Duration::from_secs(1);
+        for number in 0..100 {
+            runner.is_done_with(&format!("j{number}"), Ended::InTrouble("why".into()), now);
+        }
+        runner.is_done_with("j", Ended::InTrouble("why".into()), now);
+        assert_eq!(choose(&runner, &jobs, now), Err(LOOK_INTERVAL));
+        assert_eq!(runner.lock().waits.keys().collect::<Vec<_>>(), ["j"]);
     }
 }

@@ -1,8 +1,10 @@
 //! What orders the changes of disks and of their layers.
 //!
-//! From the outside in: the turn of a disk (its commands come one after another), the structure
-//! (who refers to which layer; held while one change is decided on, recorded, and taken over by an
-//! open disk), the open table. None of them is ever held by I/O.
+//! From the outside in: the turn of a disk (its commands come one after another), the changes of an
+//! open disk (its layers are exchanged one time after another, and each time its requests under way
+//! are waited for), the structure (who refers to which layer; held while one change is decided on,
+//! recorded, and taken over by an open disk), the open table. None of them is ever held by I/O. A
+//! request that hangs holds up the first two, which are one disk's, and never the others.
 
 use std::collections::HashSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

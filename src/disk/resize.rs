@@ -12,6 +12,7 @@ use crate::units::{ByteCount, DataUnitSize};
 
 use super::ControlError;
 use super::job::NewJob;
+use super::job_threads::Ended;
 use super::registry::Disks;
 
 impl Disks {
@@ -60,7 +61,8 @@ impl Disks {
         // The caller's own thread does it, so that the trail names the caller.
         self.stack.runner.take(&job.job_id);
         let outcome = self.resize_by(caller, &job, &top);
-        self.stack.runner.is_done_with(&job.job_id, None);
+        let now = self.parts.clock.monotonic();
+        self.stack.runner.is_done_with(&job.job_id, Ended::Well, now);
         outcome.and_then(|()| self.disk(disk_id))
     }
 

@@ -202,10 +202,13 @@ impl Disks {
         // A job may be among them, and a thread may look for one at any time: none begins before
         // the exchange is over.
         let _held = self.stack.open.hold(&record.layer_id);
+        let changes = attached.as_ref().map(|attachment| attachment.disk().changes());
         let structure = self.lock_structure();
         self.apply_recorded(&change, &event)?;
-        let (Some(attachment), Some(top)) = (attached, top) else { return Ok(()) };
-        let exchange = match attachment.disk().begin_push(top) {
+        let (Some(attachment), Some(top), Some(changes)) = (&attached, top, changes) else {
+            return Ok(());
+        };
+        let exchange = match changes.push(top) {
             Ok(exchange) => exchange,
             Err(error) => {
                 // The layers agreed when they were opened. What is written now goes to the layer

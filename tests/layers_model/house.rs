@@ -32,8 +32,10 @@ pub struct Fuse {
     left: AtomicU64,
     used: AtomicU64,
     is_blown: AtomicBool,
-    /// There is no room for anything.
+    /// There is no room for anything in layers.
     pub is_full: AtomicBool,
+    /// Nor in the catalog.
+    pub is_catalog_full: AtomicBool,
     pub turnstile: Turnstile,
 }
 
@@ -44,6 +46,7 @@ impl Fuse {
             used: AtomicU64::new(0),
             is_blown: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
+            is_catalog_full: AtomicBool::new(false),
             turnstile: Turnstile::default(),
         })
     }
@@ -381,6 +384,9 @@ macro_rules! forward {
 impl Catalog for FusedCatalog {
     fn apply(&self, operations: &[Operation], gate: Gate<'_>) -> Result<(), CatalogError> {
         let dead = || CatalogError::Database("the house is dead".into());
+        if self.fuse.is_catalog_full.load(Ordering::SeqCst) {
+            return Err(CatalogError::Database("no space is left for it".into()));
+        }
         if !self.fuse.burn() {
             return Err(dead());
         }
