@@ -196,8 +196,63 @@ fn files_that_lead_elsewhere_or_are_none_are_not_imported() {
             daemon.refused(&["image", "import", file, "--name", "n", "--format", "qcow2"]);
         assert!(refused.contains(why), "{refused}");
     }
+    let fifo = dir.path().join("fifo");
+    let fifo = fifo.to_str().unwrap();
+    run("mkfifo", &[fifo]);
+    for (file, name, why) in [
+        (fifo, "n", "neither a file nor a block device"),
+        (backing, "m-n", "InvalidImageName.Malformed"),
+        (backing, "a\nb", "InvalidImageName.Malformed"),
+    ] {
+        let refused = daemon.refused(&["image", "import", file, "--name", name]);
+        assert!(refused.contains(why), "{refused}");
+    }
     assert_eq!(daemon.json(&["disk", "list"])["TotalCount"], 0);
     assert_eq!(layer_count(&daemon), 1);
+}
+
+#[test]
+fn files_that_were_cut_off_are_not_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(daemon) = daemon(dir.path()) else { return };
+    let source = raw_image(dir.path());
+    for format in ["qcow2", "vmdk", "vhdx"] {
+        let whole = dir.path().join(format!("whole.{format}"));
+        let (from, to) = (source.to_str().unwrap(), whole.to_str().unwrap());
+        run("qemu-img", &["convert", "-f", "raw", "-O", format, from, to]);
+        let bytes = std::fs::read(&whole).unwrap();
+        let cut = dir.path().join(format!("cut.{format}"));
+        std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+        let refused = ["image", "import", cut.to_str().unwrap(), "--name", "n", "--format", format];
+        let refused = daemon.refused(&refused);
+        assert!(refused.contains(cut.to_str().unwrap()), "{refused}");
+    }
+    assert_eq!(daemon.json(&["image", "list"])["TotalCount"], 0);
+    assert_eq!(layer_count(&daemon), 0);
+}
+
+/// An empty variable of a script must never pick the only thing there is.
+#[test]
+fn an_empty_name_means_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(daemon) = daemon(dir.path()) else { return };
+    daemon.disk("db", "16M");
+    daemon.ok(&["disk", "detach", "db"]);
+    daemon.ok(&["snapshot", "create", "db", "--name", "only"]);
+    for command in [
+        &["disk", "delete", "", "--yes"][..],
+        &["disk", "reset", "", "--snapshot", "only", "--yes"],
+        &["disk", "reset", "db", "--snapshot", "", "--yes"],
+        &["snapshot", "delete", "", "--yes"],
+        &["disk", "rekey", ""],
+    ] {
+        let output = daemon.cli(command);
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+    }
+    assert_eq!(daemon.json(&["disk", "list"])["TotalCount"], 1);
+    assert_eq!(daemon.json(&["snapshot", "list"])["TotalCount"], 1);
+    assert_eq!(daemon.json(&["job", "list"])["TotalCount"], 0);
+    daemon.ok(&["disk", "rewrap", "db", "--wait"]);
 }
 
 /// The command line with a `qemu-img` that never comes to an end of a conversion.

@@ -51,6 +51,19 @@ pub(super) fn name_in(
     of: &NameOf,
 ) -> Result<String, ApiError> {
     let name = parameters.filled(parameter).unwrap_or_default();
+    check_name(name, of)?;
+    Ok(name.to_owned())
+}
+
+/// Whether an image may be called so, for who would else learn it at the end of a long import.
+///
+/// # Errors
+/// The refusal of the action that makes the image.
+pub fn check_image_name(name: &str) -> Result<(), ApiError> {
+    check_name(name, &IMAGE_NAME)
+}
+
+fn check_name(name: &str, of: &NameOf) -> Result<(), ApiError> {
     let is_known = |c: char| c.is_alphanumeric() || matches!(c, ':' | '_' | '.' | '-');
     let is_wellformed = name.is_empty()
         || name.starts_with(char::is_alphabetic)
@@ -58,7 +71,7 @@ pub(super) fn name_in(
             && name.chars().all(is_known)
             && !name.starts_with(of.prefix);
     if is_wellformed {
-        return Ok(name.to_owned());
+        return Ok(());
     }
     let what = match of.prefix {
         "d-" => "disk",

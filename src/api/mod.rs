@@ -65,6 +65,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use ecs_words::check_image_name;
 pub use gate::{Admitted, Gate};
 pub use listen::{serve_http, serve_https, serve_unix};
 pub use own::finding_shown;

@@ -68,10 +68,12 @@ pub(super) fn source(parameters: &Parameters) -> Result<Source, ApiError> {
 pub(super) fn size(parameters: &Parameters) -> Result<ByteCount, ApiError> {
     const SIZE: &str = "SizeBytes";
     let allowed = DataUnitSize::B4096.bytes()..=limits::DISK_BYTES_MAX;
-    let Some(size) = parameters.integer(SIZE, allowed)? else { return Ok(ByteCount::ZERO) };
+    let refused = |_| ApiError::invalid(SIZE).recommending("a multiple of 4096, up to 64 TiB");
+    let size = parameters.integer(SIZE, allowed).map_err(refused)?;
+    let Some(size) = size else { return Ok(ByteCount::ZERO) };
     match size.is_multiple_of(DataUnitSize::B4096.bytes()) {
         true => Ok(ByteCount::new(size)),
-        false => Err(ApiError::invalid(SIZE).recommending("a multiple of 4096")),
+        false => Err(refused(ApiError::invalid(SIZE))),
     }
 }
 

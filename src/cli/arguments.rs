@@ -264,7 +264,14 @@ pub enum DiskCommand {
     /// Wrap the data keys of a disk under the newest version of its KMS key; touches headers only
     #[command(after_help = "Example:\n  sealdisk disk rewrap db\n\n\
         The disk may be in use. All disks of a key at once: sealdisk key rewrap KEY")]
-    Rewrap(DiskName),
+    Rewrap {
+        /// Which.
+        #[command(flatten)]
+        disk: DiskName,
+        /// As with the jobs; headers are written before it answers, so it never has to wait
+        #[arg(long)]
+        wait: bool,
+    },
     /// Detach a disk: its clients are sent away, its key leaves memory
     #[command(after_help = "Example:\n  sealdisk disk detach db")]
     Detach(DiskName),
@@ -338,7 +345,7 @@ pub struct CreateDisk {
     /// Key that wraps its data key: id or alias; the service key alias/acs/ecs without it
     #[arg(long, value_name = "KEY")]
     pub key_id: Option<String>,
-    /// Store data in clear: cannot be changed later
+    /// Store data in clear; sealdisk disk set-key encrypts it later
     #[arg(long, conflicts_with = "key_id")]
     pub unencrypted: bool,
     /// Let clients only read

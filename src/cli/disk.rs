@@ -35,10 +35,9 @@ pub(super) fn run(command: DiskCommand, client: &Client, output: &Output) -> Res
         DiskCommand::Reset(reset) => disk_layers::reset(&reset, client, output),
         DiskCommand::Reinit { disk, yes } => disk_layers::reinit((&disk.disk, yes), client, output),
         DiskCommand::Set(set) => set_disk(&set, client, output),
-        DiskCommand::Rewrap(disk) => {
+        DiskCommand::Rewrap { disk, wait: _ } => {
             let id = DISK.id_of(client, &disk.disk)?;
-            let answer = client.call(OWN, "RewrapDisk", &[("DiskId", &id)])?;
-            output.answer(&answer, || rewrapped(&answer))
+            rewrap((OWN, "RewrapDisk"), ("DiskId", &id), client, output)
         }
         DiskCommand::Detach(disk) => {
             let id = DISK.id_of(client, &disk.disk)?;
@@ -333,8 +332,24 @@ fn limits_of(disk: &Value) -> String {
     [iops, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
+/// Wraps the data keys of a disk or key anew; a failure if some were left as they were.
+pub(super) fn rewrap(
+    call: (&str, &str),
+    of: (&str, &str),
+    client: &Client,
+    output: &Output,
+) -> Result<(), Failure> {
+    let answer = client.call(call.0, call.1, &[of])?;
+    output.answer(&answer, || rewrapped(&answer))?;
+    let failed = answer["Failed"].as_array().map_or(&[][..], Vec::as_slice);
+    let Some(first) = failed.first() else { return Ok(()) };
+    let (layer, why) = (text(first, "LayerId"), text(first, "Message"));
+    let message = format!("{} layers were left as they were; {layer}: {why}", failed.len());
+    Err(Failure::new(message).hint("mend the cause and call it again"))
+}
+
 /// `3 data keys rewrapped, 1 was under the newest version`.
-pub(super) fn rewrapped(answer: &Value) -> String {
+fn rewrapped(answer: &Value) -> String {
     let count = |name: &str| answer[name].as_u64().unwrap_or_default();
     let keys = |n: u64| if n == 1 { "1 data key".to_owned() } else { format!("{n} data keys") };
     let mut said = format!("{} wrapped anew", keys(count("Rewrapped")));

@@ -80,6 +80,7 @@ impl Kind {
 
     /// The one of this id or unique name.
     pub(super) fn find(&self, client: &Client, given: &str) -> Result<Value, Failure> {
+        self.check_given(given)?;
         let is_id = self.is_id(given);
         let ids = json!([given]).to_string();
         let found = match (is_id, self.by_id) {
@@ -96,6 +97,15 @@ impl Kind {
             return Ok(given.to_owned());
         }
         Ok(text(&self.find(client, given)?, self.id).to_owned())
+    }
+
+    /// The API takes an empty name for no name asked, so all of them: a variable that a script
+    /// forgot to set would pick the only one there is.
+    fn check_given(&self, given: &str) -> Result<(), Failure> {
+        match given {
+            "" => Err(Failure::usage(format!("no {} is named: the name is empty", self.word))),
+            _ => Ok(()),
+        }
     }
 
     /// The prefix and 20 lower-case letters or digits; names never look so.
@@ -134,6 +144,14 @@ mod tests {
             assert!(!DISK.is_id(name), "{name}");
         }
         assert!(!SNAPSHOT.is_id("d-bp1aaaaaaaaaaaaaaaaa"));
+    }
+
+    #[test]
+    fn an_empty_name_picks_nothing() {
+        let failure = SNAPSHOT.check_given("").unwrap_err();
+        assert_eq!(failure.message, "no snapshot is named: the name is empty");
+        assert_eq!(failure.exit_code(), 2);
+        assert_eq!(SNAPSHOT.check_given("monday"), Ok(()));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::output::{Cell, Output, Table, human_age, human_size, render_fields};
 use super::qemu_img::{self, Conversion};
 use super::snapshot::{region_of, tags_of, yes_or_no};
 use super::stack_arguments::{ExportImage, FORMATS, ImageCommand, ImportImage};
+use crate::api;
 use crate::clock::{Clock, SystemClock};
 
 /// Disks are whole data units: an image that is not is filled up with zeros.
@@ -61,6 +62,9 @@ pub(super) fn run(command: ImageCommand, client: &Client, output: &Output) -> Re
 
 /// The file becomes the content of a new disk, the disk becomes the image.
 fn import_file(import: &ImportImage, client: &Client, output: &Output) -> Result<String, Failure> {
+    api::check_image_name(&import.name).map_err(|error| {
+        Failure::refused(&error.code, &error.message, error.recommend.as_deref())
+    })?;
     let from = qemu_img::probe(&import.file, import.format.as_deref(), import.follow)?;
     let total = qemu_img::data_bytes(from.path.as_os_str(), &from.format)?;
     let size = from.size.next_multiple_of(UNIT_BYTES).to_string();

@@ -46,7 +46,7 @@ pub(super) fn run(command: KeyCommand, client: &Client, output: &Output) -> Resu
             show(&describe(client, &id)?, output)
         }
         K::Rotate { key, every, never, .. } => rotate(client, output, &key.key, (every, never)),
-        K::Rewrap(key) => rewrap(client, output, &key.key),
+        K::Rewrap(key) => disk::rewrap((OWN, "RewrapKey"), ("KeyId", &key.key), client, output),
         K::Versions(key) => versions(client, output, &key.key),
         K::Import { key, material, expires } => {
             let id = resolve(client, &key.key)?;
@@ -66,16 +66,6 @@ pub(super) fn run(command: KeyCommand, client: &Client, output: &Output) -> Resu
         K::Policy { key, set } => policy(client, output, &key.key, set.as_deref()),
         used => key_use::run(used, client, output),
     }
-}
-
-fn rewrap(client: &Client, output: &Output, key: &str) -> Result<(), Failure> {
-    let answer = client.call(OWN, "RewrapKey", &[("KeyId", key)])?;
-    output.answer(&answer, || disk::rewrapped(&answer))?;
-    let failed = answer["Failed"].as_array().map_or(&[][..], Vec::as_slice);
-    let Some(first) = failed.first() else { return Ok(()) };
-    let (layer, why) = (text(first, "LayerId"), text(first, "Message"));
-    let message = format!("{} layers were left as they were; {layer}: {why}", failed.len());
-    Err(Failure::new(message).hint("mend the cause and call it again"))
 }
 
 /// The id of a key given by id or alias: management actions take ids alone.

@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -21,6 +22,14 @@ use super::stack_arguments::FORMATS;
 use crate::clock::{Clock, SystemClock};
 
 const PROGRAM: &str = "qemu-img";
+
+/// How `qemu-img check` ends.
+const CHECK_SOUND: i32 = 0;
+const CHECK_DAMAGED: i32 = 2;
+/// Room in the file is lost, no data.
+const CHECK_LEAKS: i32 = 3;
+/// The format has nothing that could be checked.
+const CHECK_UNKNOWN: i32 = 63;
 
 /// How often the bar moves.
 const TICK: Duration = Duration::from_millis(200);
@@ -46,10 +55,15 @@ pub(super) struct Probed {
 ///
 /// # Errors
 /// No `qemu-img`, no image; a format we do not import; a file that refers to other files, unless
-/// it may: who made the file would choose which files of this machine end up in the image.
+/// it may: who made the file would choose which files of this machine end up in the image; a file
+/// that is damaged or was cut off: its missing parts would be read as zeros.
 pub(super) fn probe(file: &Path, format: Option<&str>, follow: bool) -> Result<Probed, Failure> {
     let named = |what: String| Failure::new(format!("{}: {what}", file.display()));
     let path = file.canonicalize().map_err(|error| named(error.to_string()))?;
+    let kind = path.metadata().map_err(|error| named(error.to_string()))?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(named("it is neither a file nor a block device".to_owned()));
+    }
     let mut arguments = vec![OsString::from("info"), "--output=json".into()];
     if let Some(format) = format {
         arguments.extend(["-f".into(), format.into()]);
@@ -74,7 +88,29 @@ pub(super) fn probe(file: &Path, format: Option<&str>, follow: bool) -> Result<P
     if size == 0 {
         return Err(named("there is nothing in it".to_owned()));
     }
-    Ok(Probed { path, format, size })
+    let probed = Probed { path, format, size };
+    check(&probed).map_err(|(what, hint)| Failure { hint, ..named(what) })?;
+    Ok(probed)
+}
+
+/// Whether the inner tables of an image agree with it; what is wrong, and what to do.
+fn check(image: &Probed) -> Result<(), (String, Option<String>)> {
+    // A raw file has no tables.
+    if image.format == "raw" {
+        return Ok(());
+    }
+    let arguments: [OsString; 4] =
+        ["check".into(), "-f".into(), image.format.clone().into(), image.path.clone().into()];
+    let output = command(&arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| (not_started(error).message, None))?;
+    match output.status.code() {
+        Some(CHECK_SOUND | CHECK_LEAKS | CHECK_UNKNOWN) => Ok(()),
+        Some(CHECK_DAMAGED) => Err((
+            "it is damaged, or was cut off".to_owned(),
+            Some(format!("{PROGRAM} check tells more; get a whole copy of it")),
+        )),
+        _ => Err((complaint(&output.stderr), None)),
+    }
 }
 
 /// The first other file that an image's own data name.
