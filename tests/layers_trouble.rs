@@ -201,7 +201,7 @@ fn play(kind: Kind, is_attached: bool, trouble: Trouble, pieces: u64) {
         scene.disks().command_job(&owner(), &id, JobCommand::Resume).unwrap();
     }
     while !scene.disks().run_jobs(50) {}
-    let filter = JobFilter { ids: Some(vec![id.clone()]), ..JobFilter::default() };
+    let filter = JobFilter { ids: Some(vec![id]), ..JobFilter::default() };
     let jobs = scene.disks().describe_jobs(&owner(), &filter, Page::ALL).unwrap().items;
     let job = &jobs[0];
     assert_eq!((job.state, job.failure.as_str()), (JobState::Done, ""), "{place}");
