@@ -18,9 +18,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::apart::Apart;
 use super::failure::TokenError;
 use super::link::Link;
 use super::module::lock;
@@ -62,7 +63,7 @@ pub struct Load {
 
 /// The queue and who serves it.
 pub(super) struct Crew {
-    queue: Mutex<Queue>,
+    queue: Apart<Mutex<Queue>>,
     /// For who waits for work.
     work: Condvar,
     /// For who waits for anything else.
@@ -72,9 +73,9 @@ pub(super) struct Crew {
     share: usize,
     /// Callers that may look for their answer at once.
     watchers_max: usize,
-    watchers: AtomicUsize,
+    watchers: Apart<AtomicUsize>,
     /// Whether calls wait, for who looks without the lock.
-    is_called: AtomicBool,
+    is_called: Apart<AtomicBool>,
     /// Workers in a call whose caller has given up: `lost`, for who looks without the lock.
     hung: AtomicUsize,
     /// Threads there are.
@@ -84,8 +85,13 @@ pub(super) struct Crew {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Arc<dyn Call>>,
-    /// What was taken up last.
-    latest: Option<Weak<dyn Call>>,
+    /// Calls whose callers wait, by number: theirs to put in and take out. Whoever does the call,
+    /// the caller is the last to let go of it, and frees what it has allocated.
+    callers: VecDeque<(u64, Arc<dyn Call>)>,
+    /// Calls that were put in, ever: the number of the next one.
+    numbered: u64,
+    /// The call whose caller was woken last.
+    roused: Option<u64>,
     is_stopped: bool,
     /// Workers that may work: no more than the token says that it has sessions for.
     allowed: usize,
@@ -109,6 +115,8 @@ struct Queue {
 /// What a caller is told when its call is in the queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outlook {
+    /// Of its call.
+    pub(super) number: u64,
     /// Its call is the next to be taken up.
     pub(super) is_first: bool,
     pub(super) is_quick: bool,
@@ -147,6 +155,27 @@ impl Queue {
     const fn working(&self) -> usize {
         self.awake.saturating_sub(self.lost.len())
     }
+
+    /// Where the caller of this call is.
+    fn place(&self, number: u64) -> Option<usize> {
+        self.callers.binary_search_by_key(&number, |(number, _)| *number).ok()
+    }
+
+    /// The call that was taken up last, unless it is over or its caller was woken; else the one
+    /// that will be.
+    fn next_to_rouse(&mut self) -> Option<Arc<dyn Call>> {
+        let untaken = u64::try_from(self.jobs.len()).unwrap_or(u64::MAX);
+        let latest = self.numbered.checked_sub(untaken + 1);
+        let call = latest
+            .filter(|_| self.roused != latest)
+            .and_then(|number| self.callers.get(self.place(number)?))
+            .map(|(_, call)| Arc::clone(call))
+            .filter(|call| !call.is_over());
+        if call.is_some() {
+            self.roused = latest;
+        }
+        call.or_else(|| self.jobs.front().cloned())
+    }
 }
 
 impl Crew {
@@ -155,14 +184,14 @@ impl Crew {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let share = (processors / 2).max(1);
         let crew = Arc::new(Self {
-            queue: Mutex::new(Queue { allowed: workers, ..Queue::default() }),
+            queue: Apart(Mutex::new(Queue { allowed: workers, ..Queue::default() })),
             work: Condvar::new(),
             changed: Condvar::new(),
             workers,
             share,
             watchers_max: processors - share,
-            watchers: AtomicUsize::new(0),
-            is_called: AtomicBool::new(false),
+            watchers: Apart::default(),
+            is_called: Apart::default(),
             hung: AtomicUsize::new(0),
             alive: AtomicUsize::new(0),
         });
@@ -317,13 +346,17 @@ impl Crew {
     }
 
     fn enqueue(&self, job: Arc<dyn Call>) -> Result<Outlook, TokenError> {
+        let waiting = Arc::clone(&job);
         let mut queue = lock(&self.queue);
         if queue.jobs.len() >= QUEUE_MAX || queue.is_stopped {
             return Err(TokenError::Busy);
         }
+        let number = queue.numbered;
+        queue.numbered += 1;
+        queue.callers.push_back((number, waiting));
         let is_quick = queue.pace.is_quick();
         let is_first = is_quick && queue.jobs.is_empty() && queue.working() <= queue.looking;
-        let outlook = Outlook { is_first, is_quick, taken: queue.taken };
+        let outlook = Outlook { number, is_first, is_quick, taken: queue.taken };
         queue.jobs.push_back(job);
         self.is_called.store(true, Ordering::Release);
         self.call(queue);
@@ -359,7 +392,6 @@ impl Crew {
             if !is_one_too_many && let Some(job) = queue.jobs.pop_front() {
                 self.is_called.store(!queue.jobs.is_empty(), Ordering::Release);
                 queue.taken += 1;
-                queue.latest = Some(Arc::downgrade(&job));
                 // Those that hang may be for ever.
                 let others = queue.allowed.min(queue.alive.saturating_sub(queue.lost.len()));
                 let is_last = others <= queue.aside + 1;
@@ -400,13 +432,14 @@ impl Crew {
         self.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Wakes the caller whose call runs now, or will next.
-    pub(super) fn rouse_next(&self) {
+    /// A caller has its answer, or has given up. While the token is quick it wakes the one whose
+    /// call runs now, or will next.
+    pub(super) fn leave(&self, outlook: Outlook) {
         let mut queue = lock(&self.queue);
-        let latest = queue.latest.take().and_then(|latest| latest.upgrade());
-        let latest = latest.filter(|call| !call.is_over());
-        let next = latest.or_else(|| queue.jobs.front().cloned());
+        let own = queue.place(outlook.number).and_then(|place| queue.callers.remove(place));
+        let next = if outlook.is_quick { queue.next_to_rouse() } else { None };
         drop(queue);
+        drop(own);
         if let Some(call) = next {
             call.rouse();
         }

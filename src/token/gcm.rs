@@ -83,17 +83,33 @@ pub(super) fn seal_with(
 pub(super) fn open(
     session: &Session,
     key: ObjectHandle,
-    mut iv: [u8; IV_BYTES],
+    iv: [u8; IV_BYTES],
     data: &[u8],
     sealed: &[u8],
 ) -> Result<Option<Secret>, TokenError> {
+    let mut plain = Secret::zeroed(sealed.len().saturating_sub(TAG_BYTES));
+    let is_open = open_into(session, key, (iv, data), sealed, &mut plain)?;
+    Ok(is_open.then_some(plain))
+}
+
+/// As [`open`], into a secret that is as long as the plaintext; false if there is none.
+pub(super) fn open_into(
+    session: &Session,
+    key: ObjectHandle,
+    (mut iv, data): ([u8; IV_BYTES], &[u8]),
+    sealed: &[u8],
+    into: &mut Secret,
+) -> Result<bool, TokenError> {
     if data.is_empty() || sealed.len() < TAG_BYTES {
-        return Ok(None);
+        return Ok(false);
     }
     let parameters = GcmParams::new(&mut iv, data, TAG_BITS)?;
     let mut plain = session.decrypt(&Mechanism::AesGcm(parameters), key, sealed)?;
+    let is_whole = plain.len() == sealed.len() - TAG_BYTES && plain.len() == into.len();
+    if is_whole {
+        into.expose_mut().copy_from_slice(&plain);
+    }
     // Whatever its length, out of the ordinary heap first.
-    let secret = (plain.len() == sealed.len() - TAG_BYTES).then(|| Secret::take(&mut plain));
     zeroize::Zeroize::zeroize(&mut plain);
-    secret.map(Some).ok_or(TokenError::Output)
+    if is_whole { Ok(true) } else { Err(TokenError::Output) }
 }

@@ -9,6 +9,7 @@
 //! keys are found again by their id and checked before their first use.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 
+use super::apart::Apart;
 use super::failure::{FoundToken, TokenError};
 use super::login;
 use super::module::{Call, Module, lock};
@@ -78,8 +80,11 @@ pub(super) struct Link {
     bell: Bell,
     module: OnceLock<Arc<Module>>,
     state: Mutex<State>,
+    /// The epoch of the footing there is, for who looks without the lock; 0: none.
+    standing: AtomicU64,
     ladder: Mutex<Ladder>,
-    handles: Mutex<Handles>,
+    /// Workers write here at each call, callers nowhere.
+    handles: Apart<Mutex<Handles>>,
 }
 
 struct State {
@@ -128,8 +133,9 @@ impl Link {
             bell,
             module: OnceLock::new(),
             state: Mutex::new(state),
+            standing: AtomicU64::new(0),
             ladder: Mutex::default(),
-            handles: Mutex::default(),
+            handles: Apart::default(),
         }
     }
 
@@ -152,6 +158,22 @@ impl Link {
                 Err(TokenError::Away { cause: Arc::new(TokenError::Silent) })
             }
         }
+    }
+
+    /// Whether calls can go anywhere now.
+    ///
+    /// # Errors
+    /// As [`Link::footing`].
+    pub(super) fn is_up(&self) -> Result<(), TokenError> {
+        match self.standing.load(Ordering::Acquire) {
+            0 => self.footing().map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this is where calls go still.
+    pub(super) fn stands(&self, footing: Footing) -> bool {
+        self.standing.load(Ordering::Acquire) == footing.epoch
     }
 
     pub(super) fn module(&self) -> Result<&Arc<Module>, TokenError> {
@@ -236,6 +258,7 @@ impl Link {
             if state.footing.take().is_none() {
                 return;
             }
+            self.standing.store(0, Ordering::Release);
             let since = Some(self.clock.now());
             state.shown = TokenState::Down { cause: Arc::new(cause), since };
             state.shown.clone()
@@ -267,6 +290,7 @@ impl Link {
                     let Selected { slot, found, sessions_max } = selected;
                     let footing = Footing { epoch: state.epoch, generation, slot, sessions_max };
                     state.footing = Some(footing);
+                    self.standing.store(state.epoch, Ordering::Release);
                     state.oaep = None;
                     let since = match &state.shown {
                         TokenState::Up { since, .. } => *since,
@@ -278,6 +302,7 @@ impl Link {
                 }
                 Err(cause) => {
                     state.footing = None;
+                    self.standing.store(0, Ordering::Release);
                     let since = match &state.shown {
                         TokenState::Down { since: Some(since), .. } => *since,
                         _ => now,

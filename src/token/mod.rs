@@ -4,6 +4,7 @@
 //! Token      what can be asked: generate, seal, open, destroy, import
 //! crew.rs    threads and a bounded queue; those that hang are replaced
 //! ticket.rs  a call, its caller and its deadline
+//! apart.rs   what threads write apart from what others read
 //! worker.rs  a thread's session; what failed is tried again on a mended way
 //! keeper.rs  looks whether it is there, and tidies up in it
 //! link.rs    the way there: library, slot, login; broken and mended by one at a time
@@ -24,13 +25,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cryptoki::object::ObjectClass;
+use cryptoki::object::{ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
 
 use crate::clock::{Clock, Entropy};
 use crate::config::Hsm;
 use crate::metrics;
 use crate::secret::Secret;
 
+mod apart;
 mod check;
 mod crew;
 mod failure;
@@ -157,11 +160,7 @@ impl Token {
     /// # Errors
     /// [`TokenError`].
     pub fn seal(&self, key: &Object, data: &[u8], plain: &[u8]) -> Result<Sealed, TokenError> {
-        let (key, data) = (key.clone(), data.to_vec());
-        let plain = Secret::from_fn(plain.len(), |copy| copy.copy_from_slice(plain));
-        self.ask("seal", Access::Read, move |desk| {
-            gcm::seal(desk.session, desk.find(&key)?, &data, plain.expose())
-        })
+        self.seal_by(key, data, plain, gcm::seal)
     }
 
     /// As [`Token::seal`], under a given vector: for the vectors of tests, and nothing else.
@@ -175,10 +174,29 @@ impl Token {
         data: &[u8],
         plain: &[u8],
     ) -> Result<Sealed, TokenError> {
+        self.seal_by(key, data, plain, move |session, key, data, plain| {
+            gcm::seal_with(session, key, iv, data, plain)
+        })
+    }
+
+    /// Callers bring the memory for their answers: what a worker allocates and others free has the
+    /// two meet in the allocator, at the worker's cost.
+    fn seal_by(
+        &self,
+        key: &Object,
+        data: &[u8],
+        plain: &[u8],
+        seal: impl Fn(&Session, ObjectHandle, &[u8], &[u8]) -> Result<Sealed, TokenError>
+        + Send
+        + 'static,
+    ) -> Result<Sealed, TokenError> {
+        let mut answer = Vec::with_capacity(plain.len() + TAG_BYTES);
         let (key, data) = (key.clone(), data.to_vec());
         let plain = Secret::from_fn(plain.len(), |copy| copy.copy_from_slice(plain));
         self.ask("seal", Access::Read, move |desk| {
-            gcm::seal_with(desk.session, desk.find(&key)?, iv, &data, plain.expose())
+            let Sealed { iv, bytes } = seal(desk.session, desk.find(&key)?, &data, plain.expose())?;
+            answer.extend_from_slice(&bytes);
+            Ok(Sealed { iv, bytes: std::mem::take(&mut answer) })
         })
     }
 
@@ -193,10 +211,14 @@ impl Token {
         data: &[u8],
         sealed: &[u8],
     ) -> Result<Option<Secret>, TokenError> {
+        // As in `seal_by`.
+        let mut answer = Some(Secret::zeroed(sealed.len().saturating_sub(TAG_BYTES)));
         let (key, data, sealed) = (key.clone(), data.to_vec(), sealed.to_vec());
         let opened = self.ask("open", Access::Read, move |desk| {
+            let Some(plain) = answer.as_mut() else { return Err(TokenError::Output) };
             let key = desk.find(&key)?;
-            gcm::open(desk.session, key, iv, &data, &sealed)
+            let is_open = gcm::open_into(desk.session, key, (iv, &data), &sealed, plain)?;
+            Ok(answer.take_if(|_| is_open))
         });
         match opened {
             Err(TokenError::Code(code)) if code.is_bad_ciphertext() => Ok(None),
@@ -382,7 +404,7 @@ impl Token {
         work: impl FnMut(&Desk<'_>) -> Result<T, TokenError> + Send + 'static,
     ) -> Result<T, TokenError> {
         // Known to be away: nobody is kept waiting.
-        self.link.footing()?;
+        self.link.is_up()?;
         let begun = self.link.clock.monotonic();
         let answer = self.crew.run(&self.link, access, work);
         if self.crew.is_hung() {

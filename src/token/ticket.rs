@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use super::apart::Padded;
 use super::crew::{Crew, Outlook};
 use super::failure::TokenError;
 use super::link::Link;
@@ -49,12 +50,15 @@ pub(super) trait Call: Send + Sync {
     fn is_over(&self) -> bool;
 }
 
+/// In this order, so that a worker finds what it needs on few cache lines.
+#[repr(C)]
 pub(super) struct Ticket<T, W> {
+    slip: Mutex<Slip<T>>,
     access: Access,
     work: Mutex<W>,
-    slip: Mutex<Slip<T>>,
-    is_over: AtomicBool,
     sleeper: Condvar,
+    /// Its caller looks here all the time, while a worker writes elsewhere.
+    is_over: Padded<AtomicBool>,
 }
 
 struct Slip<T> {
@@ -89,11 +93,11 @@ impl<T, W> Ticket<T, W> {
     pub(super) const fn new(access: Access, work: W) -> Self {
         let slip = Slip { progress: Progress::Waiting, is_asleep: false, is_roused: false };
         Self {
+            slip: Mutex::new(slip),
             access,
             work: Mutex::new(work),
-            slip: Mutex::new(slip),
-            is_over: AtomicBool::new(false),
             sleeper: Condvar::new(),
+            is_over: Padded::new(AtomicBool::new(false)),
         }
     }
 
@@ -165,15 +169,19 @@ impl<T, W> Ticket<T, W> {
         match std::mem::replace(&mut slip.progress, Progress::Abandoned) {
             Progress::Done(result) => {
                 drop(slip);
-                if outlook.is_quick {
-                    crew.rouse_next();
-                }
+                crew.leave(outlook);
                 result
             }
-            Progress::Waiting | Progress::ToDo | Progress::Abandoned => Err(TokenError::Busy),
+            Progress::Waiting | Progress::ToDo | Progress::Abandoned => {
+                drop(slip);
+                crew.leave(outlook);
+                Err(TokenError::Busy)
+            }
             Progress::Running => {
                 // While it is locked: the worker cannot come back before it is known as lost.
                 crew.lose(std::ptr::from_ref(self).addr(), link.clock.monotonic());
+                drop(slip);
+                crew.leave(outlook);
                 Err(TokenError::Silent)
             }
         }

@@ -51,7 +51,10 @@ impl Worker {
         access: Access,
         work: &mut impl FnMut(&Desk<'_>) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
-        let footing = self.link.footing()?;
+        let footing = match &self.session {
+            Some((footing, ..)) if self.link.stands(*footing) => *footing,
+            _ => self.link.footing()?,
+        };
         let error = match self.attempt(footing, access, work) {
             Ok(done) => return Ok(done),
             Err(error) => error,
@@ -85,11 +88,11 @@ impl Worker {
         access: Access,
         work: &mut impl FnMut(&Desk<'_>) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
-        let link = Arc::clone(&self.link);
+        let Self { link, session: own } = self;
         let module = link.module()?;
         let call = module.enter(link.timeout)?;
         let library = module.library(&call);
-        let kept = self.session.take();
+        let kept = own.take();
         if footing.generation != call.generation {
             // Another token's mender has initialised the library anew; nothing of ours is left.
             let (code, function) = (RvError::CryptokiNotInitialized, Function::OpenSession);
@@ -109,10 +112,10 @@ impl Worker {
                 }
             }
         };
-        let done = work(&Desk { link: &link, footing, session: &session });
+        let done = work(&Desk { link, footing, session: &session });
         // A session that has seen an error may have an operation left open; another one is cheap.
         if done.is_ok() && access == Access::Read {
-            self.session = Some((footing, access, session));
+            *own = Some((footing, access, session));
         } else {
             let _ = session.close();
         }
