@@ -69,6 +69,17 @@ fn a_data_directory_without_its_catalog_is_served_again() {
         let _ = std::fs::remove_file(data.join(name));
     }
     let dir = data.to_str().unwrap();
+    for command in [
+        &["check", "--data-dir", dir][..],
+        &["catalog", "rebuild", dir, "--dry-run"],
+        &["catalog", "rebuild", dir],
+    ] {
+        let refused = offline(command);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{command:?}: {said}");
+        assert!(said.contains("sealdisk backup restore"), "{command:?}: {said}");
+        assert!(!data.join("catalog.db").exists(), "{command:?} made a catalog");
+    }
     let restored = offline(&["backup", "restore", backup.to_str().unwrap(), "--data-dir", dir]);
     tools::text_of("backup restore", &restored);
     let before = offline(&["check", "--data-dir", dir]);

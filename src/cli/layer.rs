@@ -17,7 +17,7 @@ pub(super) fn run(command: &LayerCommand, output: &Output) -> Result<(), Failure
     output.answer(&as_json(file, &header), || as_text(file, &header))
 }
 
-fn read(file: &Path) -> Result<LayerHeader, Failure> {
+pub(super) fn read(file: &Path) -> Result<LayerHeader, Failure> {
     let named =
         |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", file.display()));
     let storage = FileStorage::open_reader(file).map_err(|error| named(&error))?;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, OWN, text};
 use super::failure::Failure;
+use super::layer;
 use super::output::{Output, Table, human_size};
 use super::root_source::RootSource;
 use crate::config::{self, Config, PassphraseFrom, RootKey};
@@ -209,7 +210,34 @@ fn open(dir: &Path, root: &RootSource) -> Result<Offline, Failure> {
         return Err(Failure::new(message).hint("name the data directory, not that of the layers"));
     }
     let config = configuration(dir, root)?;
+    need_no_lost_catalog(&config)?;
     Offline::open(&config).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Without a catalog its keys are gone too, unless the KMS is elsewhere, and nobody can read the
+/// trail. An empty one made here would only stand in the way of a backup.
+fn need_no_lost_catalog(config: &Config) -> Result<(), Failure> {
+    let dir = &config.data_dir;
+    if dir.join("catalog.db").exists() {
+        return Ok(());
+    }
+    let has_trail = dir.join("trail").join("head").exists();
+    if !has_trail && (config.remote_kms.is_some() || !has_encrypted_layer(dir)) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{}: no catalog is in it, which had the keys", dir.display())).hint(
+        format!(
+            "sealdisk backup restore BACKUP --data-dir {} brings back what a backup has; then \
+             sealdisk catalog rebuild takes in the layers that are younger",
+            dir.display()
+        ),
+    ))
+}
+
+fn has_encrypted_layer(dir: &Path) -> bool {
+    let files = dir.join("layers").read_dir().into_iter().flatten().flatten();
+    let mut headers = files.filter_map(|file| layer::read(&file.path()).ok());
+    headers.any(|header| header.envelope.is_some())
 }
 
 /// What a daemon would be told that runs on `data_dir`.
