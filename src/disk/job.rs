@@ -77,6 +77,7 @@ impl Disks {
                 .request("JobId", job_id);
             self.parts.trail.record(&event.error(error.code(), &error.message()))?;
         }
+        self.stack.runner.nudge();
         outcome
     }
 
