@@ -208,7 +208,7 @@ impl Disks {
         if is_ours { Ok((storage, header)) } else { Err(differs(layer, "id")) }
     }
 
-    fn lock_headers(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn lock_headers(&self) -> MutexGuard<'_, ()> {
         self.headers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -205,8 +205,10 @@ impl Disks {
         self.apply(gone.into_iter().map(delete))
     }
 
-    /// Destroys the header of a layer with its wrapped key, and says so in the trail.
+    /// Destroys the header of a layer with its wrapped key, and says so in the trail. Whoever
+    /// changes a header has read it under the same lock, so none is written back afterwards.
     fn erase(&self, caller: &Caller, layer: &LayerRecord) -> Result<(), ControlError> {
+        let _one = self.lock_headers();
         let name = &layer.file_name;
         let storage = match self.parts.store.open_frozen(name) {
             Ok(storage) => storage,
