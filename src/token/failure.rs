@@ -203,6 +203,8 @@ impl TokenError {
             Self::Code(code) | Self::Unverified { code, .. } => code.class(),
             // Whoever mends the way finds out why, and says so to all.
             Self::Start(_) => Class::Reconnect,
+            // Another one is in its slot.
+            Self::NoToken { .. } => Class::Reconnect,
             // A token whose storage is gone finds nothing and says that all is well.
             Self::Missing { .. } => Class::Ambiguous,
             Self::Busy | Self::Silent => Class::Busy,

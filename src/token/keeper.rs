@@ -94,7 +94,7 @@ impl Keeper {
                 }
                 Ok(_) => {
                     // Through the queue: a token that hangs shows there.
-                    let work = |desk: &Desk<'_>| object::probe(desk.session);
+                    let work = |desk: &Desk<'_>| desk.probe();
                     let _ = crew.run(link, Access::Read, work);
                     if crew.is_hung() {
                         link.take_down(TokenError::Silent);
