@@ -91,6 +91,7 @@ impl Findings {
         self.good("token", selected.found.to_string());
         let info = library.get_token_info(selected.slot).map_err(TokenError::from);
         let info = self.need("token", info)?;
+        self.flags(&info)?;
         self.sessions(&info, hsm.workers);
         self.mechanisms(library, &selected)?;
         let session = select::open_to_read(library, selected.slot).map_err(TokenError::from);
@@ -116,9 +117,26 @@ impl Findings {
             Limit::Max(most) => self.good(STEP, format!("{most}, {workers} workers")),
             Limit::Unavailable | Limit::Infinite => self.good(STEP, "as many as one likes"),
         }
+    }
+
+    fn flags(&mut self, info: &TokenInfo) -> Result<(), ()> {
+        const STEP: &str = "flags";
         if info.write_protected() {
-            self.bad("token", "it is write-protected: no key can be made", None);
+            self.bad(STEP, "it is write-protected: no key can be made", Some("lift that"));
         }
+        if !info.rng() {
+            let text = "it has no random numbers: no key can be made or used";
+            self.bad(STEP, text, Some("take a token that has a generator"));
+        }
+        if info.error_state() {
+            self.bad(STEP, "it says that it is in error", Some("ask its maker's tool why"));
+        }
+        if info.write_protected() || !info.rng() || info.error_state() {
+            return Err(());
+        }
+        let login = if info.login_required() { "asks for a login" } else { "asks for no login" };
+        self.good(STEP, format!("{login}, may be written, has random numbers"));
+        Ok(())
     }
 
     fn mechanisms(&mut self, library: &Pkcs11, selected: &Selected) -> Result<(), ()> {
@@ -157,6 +175,7 @@ impl Findings {
         anchor: &cryptoki::session::Session,
     ) -> Result<(), ()> {
         const STEP: &str = "PIN";
+        const TRIES: &str = "PIN tries";
         if !info.login_required() {
             self.doubtful(STEP, "the token asks for none", "whoever reaches it uses its keys");
             return Ok(());
@@ -167,11 +186,18 @@ impl Findings {
             (!info.user_pin_initialized(), TokenError::PinUnset),
         ];
         if let Some((_, error)) = refused.into_iter().find(|(is_so, _)| *is_so) {
-            self.bad(STEP, error.to_string(), None);
+            let step = if matches!(error, TokenError::PinUnset) { STEP } else { TRIES };
+            self.bad(step, error.to_string(), None);
             return Err(());
         }
         if info.user_pin_count_low() {
-            self.doubtful(STEP, "a wrong one was tried lately", "find out by whom");
+            self.doubtful(
+                TRIES,
+                "fewer than all are left: a wrong one was tried",
+                "find out by whom",
+            );
+        } else {
+            self.good(TRIES, "as many left as the token allows, or it does not tell");
         }
         if info.user_pin_to_be_changed() {
             self.doubtful(STEP, "the token wants it changed", "change it by the vendor's tool");
