@@ -12,7 +12,9 @@ use std::time::Duration;
 use sealdisk::clock::{SystemClock, SystemEntropy};
 use sealdisk::config::{Hsm, TokenUri};
 use sealdisk::crypto::asymmetric;
-use sealdisk::token::{Load, Object, PairBits, Token, TokenError, TokenParts, TokenState};
+use sealdisk::token::{
+    Load, OaepHash, Object, PairBits, Token, TokenError, TokenParts, TokenState,
+};
 use support::softhsm::{self, PIN, SoftHsm, in_own_process};
 use support::tokens::{self, Proxy};
 use support::tools;
@@ -639,6 +641,31 @@ fn wrapped_material_has_its_length_and_not_that_of_its_room() {
     });
 }
 
+/// SHA-1 is for a token that says that it has nothing else, not for one that failed once.
+#[test]
+fn a_failure_is_no_reason_to_fall_back_to_sha_1() {
+    in_own_process("a_failure_is_no_reason_to_fall_back_to_sha_1", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let ask = || bench.token.import_pair(PairBits::B2048, "acs/k/import/1");
+        for code in ["CKR_DEVICE_MEMORY", "CKR_HOST_MEMORY", "CKR_FUNCTION_CANCELED"] {
+            bench.proxy.obey(&[&format!("C_UnwrapKey 1 return {code}")]);
+            let refused = ask().map(|pair| pair.hash).unwrap_err();
+            assert_eq!(code_of(&refused).as_deref(), Some(code), "{refused}");
+        }
+        for code in ["CKR_MECHANISM_INVALID", "CKR_MECHANISM_PARAM_INVALID", "CKR_ARGUMENTS_BAD"] {
+            // Another epoch, so that what was found out before does not count.
+            let lines = [
+                "C_GenerateRandom 1 first C_Finalize".to_owned(),
+                format!("C_UnwrapKey 1 return {code}"),
+            ];
+            bench.proxy.obey(&lines.each_ref().map(String::as_str));
+            let key = bench.token.generate("acs/k/v1").unwrap();
+            bench.token.destroy(key.id).unwrap();
+            assert_eq!(ask().unwrap().hash, OaepHash::Sha1, "{code}");
+        }
+    });
+}
+
 #[test]
 fn keys_are_used_in_sessions_that_only_read() {
     in_own_process("keys_are_used_in_sessions_that_only_read", |hsm| {
@@ -725,5 +752,60 @@ fn a_library_by_two_names_is_one() {
         other.verify(&key).unwrap();
         assert_eq!(bench.proxy.count("C_Initialize CKR_CRYPTOKI_ALREADY_INITIALIZED"), 0);
         bench.well_again(&key, "its other name");
+    });
+}
+
+/// Where one library has two tokens and one of them is away, looking for it takes nothing from the
+/// other, though in the end the library is initialised anew for it.
+#[test]
+fn a_token_that_is_away_leaves_the_others_of_its_library_at_work() {
+    let name = "a_token_that_is_away_leaves_the_others_of_its_library_at_work";
+    in_own_process(name, |hsm| {
+        let Some(bench) = Bench::with(hsm, |hsm| hsm.workers = 2) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let folders = || -> BTreeSet<std::path::PathBuf> {
+            std::fs::read_dir(&hsm.tokens).unwrap().map(|entry| entry.unwrap().path()).collect()
+        };
+        let before = folders();
+        hsm.init("other");
+        let folder = folders().difference(&before).next().unwrap().clone();
+        // Known only once the library has been initialised anew.
+        bench.proxy.obey(&["C_GenerateRandom 1 first C_Finalize"]);
+        bench.token.seal(&key, DATA, PLAIN).unwrap();
+        let uri = tokens::uri("other", bench.proxy.library(), &hsm.pin_file);
+        let other = Token::open(TokenParts {
+            settings: Hsm::new(TokenUri::parse(&uri).unwrap()),
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy),
+            on_change: Box::new(|_| {}),
+        });
+        let other = other.unwrap();
+        let state = other.settle(Duration::from_secs(20));
+        assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
+        let others_key = other.generate("acs/k/v1").unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        bench.token.seal(&key, DATA, PLAIN).unwrap();
+                    }
+                });
+            }
+            let away = hsm.tokens.with_file_name("other-away");
+            std::fs::rename(&folder, &away).unwrap();
+            bench.proxy.obey(&[]);
+            let refused = other.seal(&others_key, DATA, PLAIN).unwrap_err();
+            assert!(matches!(refused, TokenError::Away { .. }), "{refused}");
+            assert_eq!(bench.proxy.count("C_Initialize CKR_OK"), 0, "not at the first failure");
+            std::fs::rename(&away, &folder).unwrap();
+            tools::wait_until("the other is back", || {
+                matches!(other.state(), TokenState::Up { .. })
+            });
+            assert!(bench.proxy.count("C_Initialize CKR_OK") > 0, "nothing else could help");
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        other.verify(&others_key).unwrap();
+        bench.well_again(&key, "the other's absence");
     });
 }

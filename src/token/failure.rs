@@ -185,6 +185,12 @@ impl Code {
         matches!(self.code, RvError::MechanismParamInvalid | RvError::ArgumentsBad)
     }
 
+    /// Whether it says that the token does not do what was asked for, with any input.
+    pub(super) const fn is_unsupported(self) -> bool {
+        self.is_bad_parameter()
+            || matches!(self.code, RvError::MechanismInvalid | RvError::FunctionNotSupported)
+    }
+
     /// Whether it says that a template or a parameter is not for this token.
     pub(super) const fn is_bad_template(self) -> bool {
         matches!(

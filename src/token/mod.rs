@@ -297,7 +297,9 @@ impl Token {
                     self.link.learn_oaep(hash);
                     return Ok(hash);
                 }
-                Err(TokenError::Code(_) | TokenError::Settled(_)) => {}
+                Err(TokenError::Code(code)) if code.is_unsupported() => {}
+                // Twice, and the token does its work.
+                Err(TokenError::Settled(_)) => {}
                 Err(error) => return Err(error),
             }
         }
