@@ -9,6 +9,7 @@ use std::process::Command;
 use support::daemon::{Daemon, binary, serve};
 use support::kms::text;
 use support::softhsm::{PIN, SoftHsm, library};
+use support::tokens::{self, Proxy};
 use support::tools;
 
 const QUIET: [&str; 4] = ["--nbd-tcp", "off", "--http", "off"];
@@ -224,6 +225,27 @@ fn a_check_tells_what_is_wrong() {
     house.away();
     let (is_well, said) = house.check(&uri);
     assert!(!is_well && said.contains("C_Initialize: CKR_GENERAL_ERROR"), "{said}");
+}
+
+#[test]
+fn a_check_of_a_token_that_hangs_ends() {
+    let Some(house) = House::new() else { return };
+    let Some(proxy) = Proxy::new(house.folder.path(), library().unwrap()) else { return };
+    let file = house.folder.path().join("check.yaml");
+    let uri = tokens::uri("disks", proxy.library(), &house.softhsm.pin_file);
+    std::fs::write(&file, format!("hsm:\n  - uri: {uri}\n    timeout: 1s\n")).unwrap();
+    for (function, last) in [("C_Initialize", ""), ("C_Login", "PIN tries"), ("C_Encrypt", "PIN")] {
+        proxy.obey(&[&format!("{function} * hang 600s")]);
+        let output = Command::new(binary())
+            .args(["hsm", "check", "-o", "json", "--config"])
+            .arg(&file)
+            .env("SOFTHSM2_CONF", &house.softhsm.conf)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(!output.status.success() && said.contains("does not go on"), "{function}: {said}");
+        assert!(said.contains(last), "what was found before is told: {said}");
+    }
 }
 
 #[test]

@@ -391,6 +391,10 @@ fn what_happens_behind_our_back_is_mended() {
                         });
                     }
                 });
+                // By one of them for all, and by no higher step of the ladder than it takes.
+                let initialised = usize::from(what == "C_Finalize");
+                assert_eq!(bench.proxy.count("C_Initialize CKR_OK"), initialised, "{line}");
+                assert_eq!(bench.proxy.count("C_Login CKR_OK"), 1, "{line}");
                 bench.well_again(&key, &line);
             }
         }

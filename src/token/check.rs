@@ -1,6 +1,8 @@
 //! Checks a token from end to end, for who sets one up: each step says what was found, and what to
 //! mend.
 
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::MechanismType;
@@ -43,29 +45,59 @@ pub enum Verdict {
 const LABEL: &str = "acs/check";
 const DATA: &[u8] = b"sealdisk hsm check";
 
-/// Checks a token; ends at the first step without which the next make no sense. The PIN is
-/// presented at most once. What is made in the token is destroyed again.
+/// Checks a token; ends at the first step without which the next make no sense, or that takes
+/// longer than a call may. The PIN is presented at most once. What is made in the token is
+/// destroyed again.
 pub fn check(hsm: &Hsm) -> Vec<Finding> {
-    let mut findings = Findings(Vec::new());
-    // The finding that ends it is among the others.
-    let _ = findings.run(hsm);
-    findings.0
+    let (findings, told) = mpsc::channel();
+    let settings = hsm.clone();
+    // A call that hangs cannot be ended: it keeps its thread until the process ends.
+    let thread = std::thread::Builder::new().name("hsm-check".into());
+    let started = thread.spawn(move || {
+        // The finding that ends it is among the others.
+        let _ = Findings(findings).run(&settings);
+    });
+    let mut all = Vec::new();
+    let bad = |all: &mut Vec<Finding>, text, advice| {
+        all.push(Finding { step: "check", verdict: Verdict::Bad, text, advice });
+    };
+    if let Err(error) = started {
+        bad(&mut all, format!("the system gave no thread: {error}"), None);
+        return all;
+    }
+    loop {
+        match told.recv_timeout(hsm.timeout) {
+            Ok(finding) => all.push(finding),
+            Err(RecvTimeoutError::Disconnected) => return all,
+            Err(RecvTimeoutError::Timeout) => {
+                let advice = "look whether the device answers; if it is but slow, raise timeout";
+                let text = format!("the token does not go on: no answer for {:?}", hsm.timeout);
+                bad(&mut all, text, Some(advice));
+                return all;
+            }
+        }
+    }
 }
 
-struct Findings(Vec<Finding>);
+struct Findings(Sender<Finding>);
 
 impl Findings {
+    fn tell(&mut self, finding: Finding) {
+        // Nobody waits for it any more once the time was over.
+        let _ = self.0.send(finding);
+    }
+
     fn good(&mut self, step: &'static str, text: impl Into<String>) {
-        self.0.push(Finding { step, verdict: Verdict::Good, text: text.into(), advice: None });
+        self.tell(Finding { step, verdict: Verdict::Good, text: text.into(), advice: None });
     }
 
     fn doubtful(&mut self, step: &'static str, text: impl Into<String>, advice: &'static str) {
         let (text, advice) = (text.into(), Some(advice));
-        self.0.push(Finding { step, verdict: Verdict::Doubtful, text, advice });
+        self.tell(Finding { step, verdict: Verdict::Doubtful, text, advice });
     }
 
     fn bad(&mut self, step: &'static str, text: impl Into<String>, advice: Option<&'static str>) {
-        self.0.push(Finding { step, verdict: Verdict::Bad, text: text.into(), advice });
+        self.tell(Finding { step, verdict: Verdict::Bad, text: text.into(), advice });
     }
 
     fn need<T>(&mut self, step: &'static str, done: Result<T, TokenError>) -> Result<T, ()> {

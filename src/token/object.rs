@@ -142,8 +142,8 @@ fn is_full_length(
     }
 }
 
-/// How much of `wrapped` was written: the binding gives all the room that the token asked for. It is
-/// made of blocks of 8 bytes that look random; one of zeros, once in 2^64, is room.
+/// How much of `wrapped` was written: the binding gives all the room that the token asked for. It
+/// is made of blocks of 8 bytes that look random; one of zeros, but for once in 2^64, is room.
 fn written_length(wrapped: &[u8]) -> usize {
     let used = wrapped.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     used.next_multiple_of(8)
