@@ -813,3 +813,32 @@ fn a_token_that_is_away_leaves_the_others_of_its_library_at_work() {
         bench.well_again(&key, "the other's absence");
     });
 }
+
+#[test]
+fn workers_leave_a_session_to_the_login_where_the_token_says_how_many_it_has() {
+    let name = "workers_leave_a_session_to_the_login_where_the_token_says_how_many_it_has";
+    in_own_process(name, |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        // Two are the other's: its login and its worker. Three are what this one is told of.
+        bench.proxy.obey(&["says-sessions 3", "sessions 5"]);
+        let uri = tokens::uri(LABEL, bench.proxy.library(), &hsm.pin_file);
+        let greedy = Token::open(TokenParts {
+            settings: Hsm { workers: 4, ..Hsm::new(TokenUri::parse(&uri).unwrap()) },
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy),
+            on_change: Box::new(|_| {}),
+        });
+        let greedy = greedy.unwrap();
+        let state = greedy.settle(Duration::from_secs(20));
+        assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
+        bench.proxy.obey(&["sessions 5", "C_Encrypt 1-4 hang 1s"]);
+        std::thread::scope(|scope| {
+            for _ in 0..12 {
+                scope.spawn(|| greedy.seal(&key, DATA, PLAIN).unwrap());
+            }
+        });
+        assert_eq!(bench.proxy.count("C_OpenSession CKR_SESSION_COUNT"), 0);
+        assert!(bench.proxy.count("C_OpenSession CKR_OK") > 1, "more than one worked");
+    });
+}

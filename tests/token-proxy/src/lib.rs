@@ -152,8 +152,8 @@ fn through(function: &str, arguments: &[CK_ULONG], call: impl FnOnce() -> CK_RV)
         let mut script = proxy.script();
         let deed = script.next(function);
         let refusal = refusal(&script, function, arguments);
-        let Script { flags, wrapped_room, ref told, .. } = *script;
-        let changes = Changes { flags, wrapped_room, told: told.clone() };
+        let Script { flags, says_sessions, wrapped_room, ref told, .. } = *script;
+        let changes = Changes { flags, says_sessions, wrapped_room, told: told.clone() };
         (deed, script.is_logged, script.sessions, changes, refusal)
     };
     let inside = || {
@@ -229,6 +229,7 @@ fn refusal(script: &Script, function: &str, arguments: &[CK_ULONG]) -> Option<CK
 /// What the script wants changed in answers.
 struct Changes {
     flags: (CK_FLAGS, CK_FLAGS),
+    says_sessions: Option<CK_ULONG>,
     wrapped_room: CK_ULONG,
     told: Vec<(CK_ATTRIBUTE_TYPE, Told)>,
 }
@@ -248,6 +249,9 @@ fn note(sessions: &mut Sessions, function: &str, arguments: &[CK_ULONG], changes
             let info = unsafe { &mut *(*info as *mut CK_TOKEN_INFO) };
             let (more, less) = changes.flags;
             info.flags = info.flags & !less | more;
+            if let Some(sessions) = changes.says_sessions {
+                info.ulMaxSessionCount = sessions;
+            }
         }
         ("C_GetAttributeValue", [_, _, template, count]) => {
             let template = *template as *mut CK_ATTRIBUTE;

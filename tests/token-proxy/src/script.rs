@@ -4,6 +4,7 @@
 //! module /usr/lib/softhsm/libsofthsm2.so     the real module; read once, at the first call
 //! log                                        each call and its answer goes to NAME.calls
 //! sessions 3                                 a fourth open session is CKR_SESSION_COUNT
+//! says-sessions 3                            so C_GetTokenInfo says, whatever there are
 //! flags +USER_PIN_FINAL_TRY -RNG             of every C_GetTokenInfo
 //! own-iv                                     AES-GCM takes no vector but the module's, over zeros
 //! read-write-only                            other sessions are CKR_FUNCTION_FAILED
@@ -91,6 +92,8 @@ pub struct Script {
     pub wrapped_room: CK_ULONG,
     /// How many sessions may be open.
     pub sessions: Option<u64>,
+    /// How many sessions it says it has.
+    pub says_sessions: Option<CK_ULONG>,
     /// Flags of the token that are added, and that are taken away.
     pub flags: (CK_FLAGS, CK_FLAGS),
 }
@@ -128,6 +131,7 @@ impl Script {
             }
             ["wrapped-room", bytes] => self.wrapped_room = bytes.parse().ok()?,
             ["sessions", limit] => self.sessions = Some(limit.parse().ok()?),
+            ["says-sessions", limit] => self.says_sessions = Some(limit.parse().ok()?),
             ["flags", ref flags @ ..] => {
                 for flag in flags {
                     let (sign, name) = flag.split_at_checked(1)?;
