@@ -277,5 +277,7 @@ fn tokens_are_told_apart_by_name() {
     ] {
         let said = refusal(&text);
         assert!(said.contains(word), "{said}");
+        assert!(!said.contains("1234"), "a PIN is not repeated: {said}");
+        assert!(!said.contains("=1234"), "{said}");
     }
 }

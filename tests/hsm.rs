@@ -9,6 +9,7 @@ use std::process::Command;
 use support::daemon::{Daemon, binary, serve};
 use support::kms::text;
 use support::softhsm::{PIN, SoftHsm, library};
+use support::tokens::{self, Proxy};
 use support::tools;
 
 const QUIET: [&str; 4] = ["--nbd-tcp", "off", "--http", "off"];
@@ -58,12 +59,20 @@ impl House {
     }
 
     fn check(&self, uri: &str) -> (bool, String) {
+        self.check_with(uri, &[])
+    }
+
+    /// Whether all is well, and everything that was said.
+    fn check_with(&self, uri: &str, variables: &[(&str, &str)]) -> (bool, String) {
         let output = Command::new(binary())
             .args(["hsm", "check", "--hsm", uri, "-o", "json"])
+            .env_remove("CREDENTIALS_DIRECTORY")
             .env("SOFTHSM2_CONF", &self.softhsm.conf)
+            .envs(variables.iter().copied())
             .output()
             .unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 }
 
@@ -186,7 +195,8 @@ fn a_check_tells_what_is_wrong() {
     let uri = house.softhsm.uri("disks");
     let (is_well, said) = house.check(&uri);
     assert!(is_well, "{said}");
-    for step in ["library", "token", "mechanisms", "PIN", "key", "use", "destroy", "import"] {
+    let steps = ["library", "token", "flags", "sessions", "mechanisms", "PIN tries", "PIN", "key"];
+    for step in steps.iter().chain(&["use", "destroy", "import"]) {
         assert!(said.contains(&format!("\"Step\": \"{step}\"")), "{step}: {said}");
     }
     assert!(!house.pkcs11_tool(&["--list-objects"]).contains("acs/check"));
@@ -198,6 +208,81 @@ fn a_check_tells_what_is_wrong() {
     let (is_well, said) = house.check(&uri);
     assert!(!is_well && said.contains("the token refused it"), "{said}");
     assert!(!said.contains("wrong-one"), "{said}");
+    let (is_well, said) = house.check(&format!("{uri}&pin-value=wrong-one"));
+    assert!(!is_well && said.contains("holds the PIN itself"), "{said}");
+    assert!(!said.contains("wrong-one"), "{said}");
+    std::fs::write(&house.softhsm.pin_file, PIN).unwrap();
+    let (is_well, said) = house.check(&uri);
+    assert!(is_well && said.contains("a wrong one was tried"), "{said}");
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(&house.softhsm.pin_file, mode).unwrap();
+    let (is_well, said) = house.check(&uri);
+    assert!(!is_well && said.contains("mode 0644") && said.contains("chmod 600"), "{said}");
+    house.softhsm.init("disks");
+    let (is_well, said) = house.check(&uri);
+    let listed = said.matches("token `disks`, serial `").count();
+    assert!(!is_well && said.contains("names several tokens") && listed == 2, "{said}");
+    house.away();
+    let (is_well, said) = house.check(&uri);
+    assert!(!is_well && said.contains("C_Initialize: CKR_GENERAL_ERROR"), "{said}");
+}
+
+#[test]
+fn a_check_of_a_token_that_hangs_ends() {
+    let Some(house) = House::new() else { return };
+    let Some(proxy) = Proxy::new(house.folder.path(), library().unwrap()) else { return };
+    let file = house.folder.path().join("check.yaml");
+    let uri = tokens::uri("disks", proxy.library(), &house.softhsm.pin_file);
+    std::fs::write(&file, format!("hsm:\n  - uri: {uri}\n    timeout: 1s\n")).unwrap();
+    for (function, last) in [("C_Initialize", ""), ("C_Login", "PIN tries"), ("C_Encrypt", "PIN")] {
+        proxy.obey(&[&format!("{function} * hang 600s")]);
+        let output = Command::new(binary())
+            .args(["hsm", "check", "-o", "json", "--config"])
+            .arg(&file)
+            .env("SOFTHSM2_CONF", &house.softhsm.conf)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(!output.status.success() && said.contains("does not go on"), "{function}: {said}");
+        assert!(said.contains(last), "what was found before is told: {said}");
+    }
+}
+
+#[test]
+fn a_pin_comes_from_a_credential_or_the_environment() {
+    let Some(house) = House::new() else { return };
+    let folder = house.folder.path().join("credentials");
+    std::fs::create_dir(&folder).unwrap();
+    for (name, pin) in [("sealdisk-hsm-pin", PIN), ("other", PIN), ("wrong", "wrong-one")] {
+        std::fs::write(folder.join(name), pin).unwrap();
+    }
+    let credentials = ("CREDENTIALS_DIRECTORY", folder.to_str().unwrap());
+    let uri = house.softhsm.uri("disks");
+    let (bare, _) = uri.split_once("&pin-source").unwrap();
+    let from = |source: &str, variables: &[(&str, &str)]| {
+        house.check_with(&format!("{bare}{source}"), variables)
+    };
+    for (source, variables) in [
+        ("", &[credentials][..]),
+        ("", &[("SEALDISK_HSM_PIN", PIN)]),
+        // A credential goes before the environment.
+        ("", &[credentials, ("SEALDISK_HSM_PIN", "wrong-one")]),
+        ("&pin-source=credential:other", &[credentials]),
+        ("&pin-source=env:ANY_NAME", &[("ANY_NAME", PIN)]),
+    ] {
+        let (is_well, said) = from(source, variables);
+        assert!(is_well && !said.contains(PIN), "{source}: {said}");
+    }
+    for (source, word) in [
+        ("&pin-source=credential:none", "credential none is not there"),
+        ("&pin-source=credential:wrong", "the token refused it"),
+        ("&pin-source=env:ANY_NAME", "environment variable ANY_NAME is not there"),
+    ] {
+        let (is_well, said) = from(source, &[credentials]);
+        assert!(!is_well && said.contains(word), "{source}: {said}");
+    }
+    let (is_well, said) = from("", &[]);
+    assert!(!is_well && said.contains("SEALDISK_HSM_PIN is not there"), "{said}");
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use sealdisk::catalog::{Catalog, Operation};
 use sealdisk::kms::{CreateKey, Import, KmsError};
+use sealdisk::token::Token;
 use support::softhsm::{self, in_own_process};
 use support::stores::{House, conform, context, root_caller, token};
 use support::tokens::{self, Proxy, in_own_process_with_kryoptic};
@@ -122,9 +124,7 @@ fn a_token_for_one_import_is_used_once() {
         let import = Import { wrapped: &wrapped, token: &given.token, expires: 0 };
         kms.import_key_material(&root, &key, import).unwrap();
         let token = house.token.as_ref().unwrap();
-        support::tools::wait_until("the pair is gone", || {
-            token.private_keys("acs/").unwrap().is_empty()
-        });
+        assert_eq!(token.private_keys("acs/").unwrap(), [], "the pair goes with its import");
         let again = kms.import_key_material(&root, &key, import);
         assert!(matches!(again, Err(KmsError::InvalidImportToken)), "{again:?}");
     });
@@ -202,21 +202,70 @@ fn what_is_not_recorded_leaves_nothing_in_the_token() {
 #[test]
 fn a_worn_out_version_encrypts_no_more() {
     let dir = tempfile::tempdir().unwrap();
-    let house = House::open(dir.path(), None);
-    let (kms, root, using) = (&house.kms, root_caller(), context(&[]));
+    wears_out(dir.path(), None);
+}
+
+#[test]
+fn a_worn_out_version_in_a_token_encrypts_no_more() {
+    in_own_process("a_worn_out_version_in_a_token_encrypts_no_more", |softhsm| {
+        softhsm.init("one");
+        let dir = tempfile::tempdir().unwrap();
+        wears_out(dir.path(), Some(&token(&softhsm.uri("one"))));
+    });
+}
+
+/// Warned of from 2^31 uses on, ended by 2^32, and as good as new by a rotation.
+fn wears_out(dir: &Path, token: Option<&Arc<Token>>) {
+    let (root, using) = (root_caller(), context(&[]));
+    let open = || House::open(dir, token.cloned());
+    let house = open();
     let key = house.key(CreateKey::default());
-    let sealed = kms.encrypt(&root, &key, b"x", &using).unwrap();
-    let version_id = sealed.key_version.clone();
-    let last = Operation::ReserveWraps { version_id, seen: 1 << 16, reserved: 1 << 32 };
-    house.catalog.apply(&[last], &mut || Ok(())).unwrap();
-    // A block that this process has reserved is its own; another process finds nothing left.
-    kms.encrypt(&root, &key, b"x", &using).unwrap();
+    let sealed = house.kms.encrypt(&root, &key, b"x", &using).unwrap();
+    let reserve = |house: &House, seen, reserved| {
+        let version_id = sealed.key_version.clone();
+        let used = Operation::ReserveWraps { version_id, seen, reserved };
+        house.catalog.apply(&[used], &mut || Ok(())).unwrap();
+    };
+    let warned = |house: &House| {
+        log_of(|| drop(house.kms.encrypt(&root, &key, b"x", &using).unwrap()))
+            .contains("rotate the key")
+    };
+    reserve(&house, 1 << 16, (1 << 31) - (1 << 16));
     drop(house);
-    let house = House::open(dir.path(), None);
-    let (kms, root) = (&house.kms, root_caller());
-    let refused = kms.encrypt(&root, &key, b"x", &using).unwrap_err();
+    // Each process reserves a block of its own, and knows what was reserved before.
+    for is_warned in [false, true] {
+        assert_eq!(warned(&open()), is_warned);
+    }
+    let house = open();
+    reserve(&house, (1 << 31) + (1 << 16), 1 << 32);
+    let refused = house.kms.encrypt(&root, &key, b"x", &using).unwrap_err();
     assert!(matches!(refused, KmsError::WornOut), "{refused}");
-    assert_eq!(kms.decrypt(&root, &sealed.blob, &using).unwrap().plaintext.expose(), b"x");
-    kms.rotate_key(&root, &key).unwrap();
-    kms.encrypt(&root, &key, b"x", &using).unwrap();
+    let opened = house.kms.decrypt(&root, &sealed.blob, &using).unwrap();
+    assert_eq!(opened.plaintext.expose(), b"x");
+    house.kms.rotate_key(&root, &key).unwrap();
+    assert!(!warned(&house));
+}
+
+/// What `act` writes to the log.
+fn log_of(act: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, act);
+    let bytes = log.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
 }

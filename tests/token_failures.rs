@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use sealdisk::clock::{SystemClock, SystemEntropy};
 use sealdisk::config::{Hsm, TokenUri};
-use sealdisk::token::{Load, Object, Token, TokenError, TokenParts, TokenState};
+use sealdisk::crypto::asymmetric;
+use sealdisk::token::{
+    Load, OaepHash, Object, PairBits, Token, TokenError, TokenParts, TokenState,
+};
 use support::softhsm::{self, PIN, SoftHsm, in_own_process};
 use support::tokens::{self, Proxy};
 use support::tools;
@@ -156,7 +159,10 @@ fn a_code_once_is_mended_or_named() {
                 let line = format!("{function} 1 return {code}");
                 let error = bench.once(&line, seal, Result::is_err).unwrap_err();
                 assert_eq!(code_of(&error).as_deref(), Some(code), "{line}: {error}");
-                assert_eq!(bench.proxy.count(&format!("C_Finalize {}", "CKR_OK")), 0, "{line}");
+                assert_eq!(bench.proxy.count("C_Finalize CKR_OK"), 0, "{line}");
+                // The session is gone with its error, the login is not: another session holds it.
+                assert_eq!(bench.proxy.count("C_CloseSession CKR_OK"), 1, "{line}");
+                assert_eq!(bench.proxy.count("C_Login CKR_OK"), 0, "{line}");
                 assert!(bench.is_up(), "{line}");
                 bench.well_again(&key, &line);
             }
@@ -385,6 +391,10 @@ fn what_happens_behind_our_back_is_mended() {
                         });
                     }
                 });
+                // By one of them for all, and by no higher step of the ladder than it takes.
+                let initialised = usize::from(what == "C_Finalize");
+                assert_eq!(bench.proxy.count("C_Initialize CKR_OK"), initialised, "{line}");
+                assert_eq!(bench.proxy.count("C_Login CKR_OK"), 1, "{line}");
                 bench.well_again(&key, &line);
             }
         }
@@ -528,5 +538,307 @@ fn what_is_not_in_the_token_stays_recorded_as_it_was() {
         std::fs::rename(copy, &bench.hsm.tokens).unwrap();
         tools::wait_until("the key is there again", || seal().is_ok());
         bench.well_again(&key, "its erasure");
+    });
+}
+
+#[test]
+fn a_key_that_came_out_weaker_is_not_used() {
+    in_own_process("a_key_that_came_out_weaker_is_not_used", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let token = &bench.token;
+        let keep = token.generate("acs/keep/v1").unwrap();
+        let pair = token.import_pair(PairBits::B2048, "acs/weak/import/1").unwrap();
+        let padding = pair.hash.padding();
+        let wrapped = asymmetric::encrypt(&pair.public_key, padding, &[3; 32]).unwrap();
+        let import = || token.import((pair.id, pair.hash), &wrapped, "acs/weak/v1", None);
+        let is_weak = |error: &TokenError, word: &str| {
+            matches!(error, TokenError::Weak { .. }) && error.to_string().contains(word)
+        };
+        // Of every key; whatever has to be told counts as missing where it is not.
+        let of_every = [
+            ("TOKEN false", "not kept"),
+            ("PRIVATE false", "not private"),
+            ("SENSITIVE false", "not sensitive"),
+            ("SENSITIVE nothing", "not sensitive"),
+            ("EXTRACTABLE true", "extractable"),
+            ("EXTRACTABLE nothing", "extractable"),
+            ("WRAP true", "wrap"),
+            ("UNWRAP true", "unwrap"),
+            ("SIGN true", "sign"),
+            ("VERIFY true", "verify"),
+            ("DERIVE true", "derive"),
+        ];
+        // Of those that the token made: what comes from outside cannot have these.
+        let of_born = [
+            ("NEVER_EXTRACTABLE false", "extractable before"),
+            ("ALWAYS_SENSITIVE false", "not sensitive before"),
+            ("MODIFIABLE true", "modifiable"),
+        ];
+        for (told, word) in of_every.into_iter().chain(of_born) {
+            bench.proxy.obey(&[&format!("tells CKA_{told}")]);
+            let made = token.generate("acs/weak/v1").unwrap_err();
+            assert!(is_weak(&made, word), "{told}: {made}");
+            if of_every.contains(&(told, word)) {
+                let found = token.verify(&keep).unwrap_err();
+                assert!(is_weak(&found, word), "{told}: {found}");
+                let brought = import().unwrap_err();
+                assert!(is_weak(&brought, word), "{told}: {brought}");
+            }
+            bench.well_again(&keep, told);
+            tools::wait_until("none is left", || token.keys("acs/weak/").unwrap().is_empty());
+        }
+        // What may go untold.
+        for untold in ["WRAP", "DERIVE", "NEVER_EXTRACTABLE", "ALWAYS_SENSITIVE", "MODIFIABLE"] {
+            bench.proxy.obey(&[&format!("tells CKA_{untold} nothing")]);
+            token.destroy(token.generate("acs/some/v1").unwrap().id).unwrap();
+        }
+        // Nor is a pair of which the private half could be taken out.
+        bench.proxy.obey(&["tells CKA_EXTRACTABLE true"]);
+        let weak = token.import_pair(PairBits::B2048, "acs/weak/import/2").unwrap_err();
+        assert!(is_weak(&weak, "extractable"), "{weak}");
+        bench.proxy.obey(&[]);
+        tools::wait_until("the weak pair is gone", || {
+            token.private_keys("acs/weak/").unwrap().len() == 1
+        });
+        assert!(import().unwrap().is_some());
+    });
+}
+
+#[test]
+fn a_token_that_knows_no_limit_of_mechanisms_is_served_without() {
+    in_own_process("a_token_that_knows_no_limit_of_mechanisms_is_served_without", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        for code in [
+            "CKR_ATTRIBUTE_TYPE_INVALID",
+            "CKR_ATTRIBUTE_VALUE_INVALID",
+            "CKR_ATTRIBUTE_READ_ONLY",
+            "CKR_TEMPLATE_INCONSISTENT",
+        ] {
+            bench.proxy.obey(&[&format!("C_GenerateKey 1 return {code}")]);
+            let key = bench.token.generate("acs/k/v1").unwrap_or_else(|e| panic!("{code}: {e}"));
+            bench.well_again(&key, code);
+            bench.proxy.obey(&[&format!("C_GenerateKey * return {code}")]);
+            let refused = bench.token.generate("acs/k/v2").unwrap_err();
+            assert_eq!(code_of(&refused).as_deref(), Some(code), "{refused}");
+        }
+    });
+}
+
+/// A module may ask for more room than what it writes takes.
+#[test]
+fn wrapped_material_has_its_length_and_not_that_of_its_room() {
+    in_own_process("wrapped_material_has_its_length_and_not_that_of_its_room", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let pair = bench.token.import_pair(PairBits::B2048, "acs/k/import/1").unwrap();
+        let import = |material: &[u8]| {
+            let wrapped = asymmetric::encrypt(&pair.public_key, pair.hash.padding(), material);
+            bench.token.import((pair.id, pair.hash), &wrapped.unwrap(), "acs/k/v1", None).unwrap()
+        };
+        for room in [0, 8, 16, 64] {
+            bench.proxy.obey(&[&format!("wrapped-room {room}")]);
+            assert!(import(&[3; 32]).is_some(), "{room}");
+            assert!(bench.proxy.count("C_WrapKey CKR_OK") > 0, "the token told the length itself");
+            for length in [16, 24] {
+                assert_eq!(import(&vec![3; length]), None, "{length} bytes, {room} of room");
+            }
+        }
+    });
+}
+
+/// SHA-1 is for a token that says that it has nothing else, not for one that failed once.
+#[test]
+fn a_failure_is_no_reason_to_fall_back_to_sha_1() {
+    in_own_process("a_failure_is_no_reason_to_fall_back_to_sha_1", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let ask = || bench.token.import_pair(PairBits::B2048, "acs/k/import/1");
+        for code in ["CKR_DEVICE_MEMORY", "CKR_HOST_MEMORY", "CKR_FUNCTION_CANCELED"] {
+            bench.proxy.obey(&[&format!("C_UnwrapKey 1 return {code}")]);
+            let refused = ask().map(|pair| pair.hash).unwrap_err();
+            assert_eq!(code_of(&refused).as_deref(), Some(code), "{refused}");
+        }
+        for code in ["CKR_MECHANISM_INVALID", "CKR_MECHANISM_PARAM_INVALID", "CKR_ARGUMENTS_BAD"] {
+            // Another epoch, so that what was found out before does not count.
+            let lines = [
+                "C_GenerateRandom 1 first C_Finalize".to_owned(),
+                format!("C_UnwrapKey 1 return {code}"),
+            ];
+            bench.proxy.obey(&lines.each_ref().map(String::as_str));
+            let key = bench.token.generate("acs/k/v1").unwrap();
+            bench.token.destroy(key.id).unwrap();
+            assert_eq!(ask().unwrap().hash, OaepHash::Sha1, "{code}");
+        }
+    });
+}
+
+#[test]
+fn keys_are_used_in_sessions_that_only_read() {
+    in_own_process("keys_are_used_in_sessions_that_only_read", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        bench.proxy.obey(&["read-only", "C_GenerateRandom 1 first C_Finalize"]);
+        let sealed = bench.token.seal(&key, DATA, PLAIN).unwrap();
+        assert!(bench.token.open_sealed(&key, sealed.iv, DATA, &sealed.bytes).unwrap().is_some());
+        bench.token.verify(&key).unwrap();
+        assert_eq!(bench.proxy.count("C_OpenSession CKR_TOKEN_WRITE_PROTECTED"), 0);
+        let refused = bench.token.generate("acs/k/v2").unwrap_err();
+        assert_eq!(code_of(&refused).as_deref(), Some("CKR_TOKEN_WRITE_PROTECTED"), "{refused}");
+    });
+}
+
+/// A token that answers but is not well: its key works, what it is cannot be asked.
+#[test]
+fn the_probe_asks_what_the_token_is() {
+    in_own_process("the_probe_asks_what_the_token_is", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let sealed = bench.token.seal(&key, DATA, PLAIN).unwrap();
+        for answer in ["CKR_GENERAL_ERROR", "CKR_TOKEN_NOT_PRESENT"] {
+            let info = format!("C_GetTokenInfo * return {answer}");
+            bench.proxy.obey(&["C_Decrypt 1 return CKR_DEVICE_ERROR", &info]);
+            let refused = bench.token.open_sealed(&key, sealed.iv, DATA, &sealed.bytes);
+            let refused = refused.map(|opened| opened.is_some()).unwrap_err();
+            assert!(matches!(refused, TokenError::Away { .. }), "{answer}: {refused}");
+            bench.well_again(&key, answer);
+        }
+    });
+}
+
+#[test]
+fn one_call_more_than_may_wait_is_told_so_at_once() {
+    let slow = |hsm: &mut Hsm| hsm.timeout = Duration::from_secs(120);
+    in_own_process("one_call_more_than_may_wait_is_told_so_at_once", |hsm| {
+        const MOST: usize = 256;
+        let Some(bench) = Bench::with(hsm, slow) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        bench.token.seal(&key, DATA, PLAIN).unwrap();
+        bench.proxy.obey(&["C_Encrypt * hang 600s"]);
+        std::thread::scope(|scope| {
+            let seal = || bench.token.seal(&key, DATA, PLAIN);
+            let running = scope.spawn(seal);
+            tools::wait_until("the worker is in it", || {
+                bench.proxy.count("C_EncryptInit CKR_OK") > 0 && bench.token.load().waiting == 0
+            });
+            let waiting: Vec<_> = (0..MOST).map(|_| scope.spawn(seal)).collect();
+            tools::wait_until("all of them wait", || bench.token.load().waiting == MOST);
+            let refused = seal().unwrap_err();
+            assert!(matches!(refused, TokenError::Busy) && refused.is_busy(), "{refused}");
+            assert_eq!(bench.token.load().waiting, MOST, "it was told while the others waited");
+            bench.proxy.obey(&[]);
+            running.join().unwrap().unwrap();
+            for one in waiting {
+                one.join().unwrap().unwrap();
+            }
+        });
+        bench.well_again(&key, "a full queue");
+    });
+}
+
+/// Two names of one file are one library: it is initialised once, and never in the midst of the
+/// calls of the other.
+#[test]
+fn a_library_by_two_names_is_one() {
+    in_own_process("a_library_by_two_names_is_one", |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let link = bench.proxy.library().with_file_name("link.so");
+        std::os::unix::fs::symlink(bench.proxy.library(), &link).unwrap();
+        bench.proxy.obey(&[]);
+        let uri = tokens::uri(LABEL, &link, &hsm.pin_file);
+        let other = Token::open(TokenParts {
+            settings: Hsm::new(TokenUri::parse(&uri).unwrap()),
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy),
+            on_change: Box::new(|_| {}),
+        });
+        let other = other.unwrap();
+        let state = other.settle(Duration::from_secs(20));
+        assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
+        other.verify(&key).unwrap();
+        assert_eq!(bench.proxy.count("C_Initialize CKR_CRYPTOKI_ALREADY_INITIALIZED"), 0);
+        bench.well_again(&key, "its other name");
+    });
+}
+
+/// Where one library has two tokens and one of them is away, looking for it takes nothing from the
+/// other, though in the end the library is initialised anew for it.
+#[test]
+fn a_token_that_is_away_leaves_the_others_of_its_library_at_work() {
+    let name = "a_token_that_is_away_leaves_the_others_of_its_library_at_work";
+    in_own_process(name, |hsm| {
+        let Some(bench) = Bench::with(hsm, |hsm| hsm.workers = 2) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        let folders = || -> BTreeSet<std::path::PathBuf> {
+            std::fs::read_dir(&hsm.tokens).unwrap().map(|entry| entry.unwrap().path()).collect()
+        };
+        let before = folders();
+        hsm.init("other");
+        let folder = folders().difference(&before).next().unwrap().clone();
+        // Known only once the library has been initialised anew.
+        bench.proxy.obey(&["C_GenerateRandom 1 first C_Finalize"]);
+        bench.token.seal(&key, DATA, PLAIN).unwrap();
+        let uri = tokens::uri("other", bench.proxy.library(), &hsm.pin_file);
+        let other = Token::open(TokenParts {
+            settings: Hsm::new(TokenUri::parse(&uri).unwrap()),
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy),
+            on_change: Box::new(|_| {}),
+        });
+        let other = other.unwrap();
+        let state = other.settle(Duration::from_secs(20));
+        assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
+        let others_key = other.generate("acs/k/v1").unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        bench.token.seal(&key, DATA, PLAIN).unwrap();
+                    }
+                });
+            }
+            let away = hsm.tokens.with_file_name("other-away");
+            std::fs::rename(&folder, &away).unwrap();
+            bench.proxy.obey(&[]);
+            let refused = other.seal(&others_key, DATA, PLAIN).unwrap_err();
+            assert!(matches!(refused, TokenError::Away { .. }), "{refused}");
+            assert_eq!(bench.proxy.count("C_Initialize CKR_OK"), 0, "not at the first failure");
+            std::fs::rename(&away, &folder).unwrap();
+            tools::wait_until("the other is back", || {
+                matches!(other.state(), TokenState::Up { .. })
+            });
+            assert!(bench.proxy.count("C_Initialize CKR_OK") > 0, "nothing else could help");
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        other.verify(&others_key).unwrap();
+        bench.well_again(&key, "the other's absence");
+    });
+}
+
+#[test]
+fn workers_leave_a_session_to_the_login_where_the_token_says_how_many_it_has() {
+    let name = "workers_leave_a_session_to_the_login_where_the_token_says_how_many_it_has";
+    in_own_process(name, |hsm| {
+        let Some(bench) = Bench::new(hsm) else { return };
+        let key = bench.token.generate("acs/k/v1").unwrap();
+        // Two are the other's: its login and its worker. Three are what this one is told of.
+        bench.proxy.obey(&["says-sessions 3", "sessions 5"]);
+        let uri = tokens::uri(LABEL, bench.proxy.library(), &hsm.pin_file);
+        let greedy = Token::open(TokenParts {
+            settings: Hsm { workers: 4, ..Hsm::new(TokenUri::parse(&uri).unwrap()) },
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy),
+            on_change: Box::new(|_| {}),
+        });
+        let greedy = greedy.unwrap();
+        let state = greedy.settle(Duration::from_secs(20));
+        assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
+        bench.proxy.obey(&["sessions 5", "C_Encrypt 1-4 hang 1s"]);
+        std::thread::scope(|scope| {
+            for _ in 0..12 {
+                scope.spawn(|| greedy.seal(&key, DATA, PLAIN).unwrap());
+            }
+        });
+        assert_eq!(bench.proxy.count("C_OpenSession CKR_SESSION_COUNT"), 0);
+        assert!(bench.proxy.count("C_OpenSession CKR_OK") > 1, "more than one worked");
     });
 }

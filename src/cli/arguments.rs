@@ -9,6 +9,7 @@ use super::account::AccountCommand;
 use super::backup::BackupCommand;
 use super::endpoint::Endpoint;
 use super::hsm::HsmCommand;
+use super::hsm::TokenUriParser;
 pub use super::key_arguments::{
     AliasAndKey, AliasCommand, CreateKey, Input, KeyCommand, KeyName, Pairs, SignKey,
 };
@@ -189,7 +190,7 @@ pub struct Serve {
     /// Keep keys of the protection level HSM in this token:
     /// pkcs11:token=LABEL?module-path=/LIBRARY&pin-source=file:/PIN-FILE
     #[arg(long, value_name = "URI", requires = "dev", conflicts_with = "config",
-          value_parser = TokenUri::parse)]
+          value_parser = TokenUriParser)]
     pub hsm: Option<TokenUri>,
 }
 

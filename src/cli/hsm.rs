@@ -1,14 +1,17 @@
 //! `sealdisk hsm …`
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::builder::TypedValueParser;
+use clap::error::{Error, ErrorKind};
+use clap::{Arg, Command, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{Client, OWN, text};
 use super::failure::Failure;
 use super::output::{Cell, Output, Table};
-use crate::config::{self, Hsm, RootKey, TokenUri};
+use crate::config::{self, Hsm, RootKey, TokenUri, without_pin};
 use crate::token::{Finding, Verdict, check};
 
 /// Commands on tokens.
@@ -26,7 +29,7 @@ pub enum HsmCommand {
     )]
     Check {
         /// This token
-        #[arg(long, value_name = "URI", value_parser = TokenUri::parse)]
+        #[arg(long, value_name = "URI", value_parser = TokenUriParser)]
         hsm: Option<TokenUri>,
         /// All tokens of this configuration, that of the root key too
         #[arg(long, value_name = "FILE")]
@@ -52,6 +55,28 @@ pub enum HsmCommand {
         #[arg(long, requires = "destroy")]
         yes: bool,
     },
+}
+
+/// The token of `--hsm`. A refusal shows what was written, but no PIN that stands in it.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenUriParser;
+
+impl TypedValueParser for TokenUriParser {
+    type Value = TokenUri;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        _: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<TokenUri, Error> {
+        let text = value.to_string_lossy();
+        TokenUri::parse(&text).map_err(|error| {
+            let shown = without_pin(&text);
+            let said = format!("invalid value '{shown}' for '--hsm <URI>': {error}\n");
+            Error::raw(ErrorKind::ValueValidation, said).with_cmd(command)
+        })
+    }
 }
 
 pub(super) fn run(

@@ -21,7 +21,7 @@ mod yaml;
 pub use hsm::{HSM_NAME_DEFAULT, HSM_TIMEOUT_DEFAULT, HSM_WORKERS, HSM_WORKERS_DEFAULT, Hsm};
 pub use remote_kms::{KmsEndpoint, RemoteKms};
 pub use token_uri::{
-    PIN_CREDENTIAL_DEFAULT, PIN_VARIABLE_DEFAULT, PinSource, TokenUri, TokenUriError,
+    PIN_CREDENTIAL_DEFAULT, PIN_VARIABLE_DEFAULT, PinSource, TokenUri, TokenUriError, without_pin,
 };
 pub use yaml::{ConfigError, Place, load, parse};
 

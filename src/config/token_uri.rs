@@ -146,6 +146,15 @@ impl TokenUri {
     }
 }
 
+/// What of a text that should be a URI may be shown or logged: all, or what is before a PIN in it.
+pub fn without_pin(text: &str) -> &str {
+    const NAME: &[u8] = b"pin-value";
+    let is_it = |bytes: &[u8]| bytes.eq_ignore_ascii_case(NAME);
+    let at = text.as_bytes().windows(NAME.len()).position(is_it);
+    // What is before and in an ASCII name ends between characters.
+    at.map_or(text, |at| &text[..at + NAME.len()])
+}
+
 impl PinSource {
     fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once(':')?;
@@ -285,10 +294,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pin_is_not_shown() {
+        for (text, shown) in [
+            ("pkcs11:token=a?pin-value=1234&module-path=/m", "pkcs11:token=a?pin-value"),
+            ("pkcs11:PIN-Value=1234", "pkcs11:PIN-Value"),
+            ("pkcs11:token=pin?pin-source=file:/pin", "pkcs11:token=pin?pin-source=file:/pin"),
+            ("ü", "ü"),
+            ("", ""),
+        ] {
+            assert_eq!(without_pin(text), shown);
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn any_text_is_taken(text in "pkcs11:[ -~]{0,60}") {
             let _ = parsed(&text);
+        }
+
+        #[test]
+        fn of_any_text_what_is_shown_is_its_beginning(text in ".{0,9}(pin-value)?.{0,9}") {
+            proptest::prop_assert!(text.starts_with(without_pin(&text)));
         }
     }
 }

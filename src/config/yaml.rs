@@ -16,7 +16,9 @@ use super::hsm::{HSM_WORKERS, WrittenHsm};
 use super::quantity::{parse_size, parse_span};
 use super::remote_kms::{KmsEndpoint, WrittenKms, WrittenRemote};
 use super::root_key::{ProviderName, WrittenRootKey};
-use super::{Api, Config, Hsm, Https, Limits, LogFormat, LogLevel, TokenUri, fits_socket_name};
+use super::{
+    Api, Config, Hsm, Https, Limits, LogFormat, LogLevel, TokenUri, fits_socket_name, without_pin,
+};
 use crate::limits;
 use crate::units::ByteCount;
 
@@ -361,7 +363,8 @@ impl<T, F: Fn(&str) -> Result<T, String>> de::Visitor<'_> for Scalar<F> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        (self.0)(text).map_err(|reason| E::custom(format_args!("`{text}` {reason}")))
+        let shown = without_pin(text);
+        (self.0)(text).map_err(|reason| E::custom(format_args!("`{shown}` {reason}")))
     }
 }
 

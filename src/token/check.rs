@@ -1,6 +1,8 @@
 //! Checks a token from end to end, for who sets one up: each step says what was found, and what to
 //! mend.
 
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::MechanismType;
@@ -43,29 +45,59 @@ pub enum Verdict {
 const LABEL: &str = "acs/check";
 const DATA: &[u8] = b"sealdisk hsm check";
 
-/// Checks a token; ends at the first step without which the next make no sense. The PIN is
-/// presented at most once. What is made in the token is destroyed again.
+/// Checks a token; ends at the first step without which the next make no sense, or that takes
+/// longer than a call may. The PIN is presented at most once. What is made in the token is
+/// destroyed again.
 pub fn check(hsm: &Hsm) -> Vec<Finding> {
-    let mut findings = Findings(Vec::new());
-    // The finding that ends it is among the others.
-    let _ = findings.run(hsm);
-    findings.0
+    let (findings, told) = mpsc::channel();
+    let settings = hsm.clone();
+    // A call that hangs cannot be ended: it keeps its thread until the process ends.
+    let thread = std::thread::Builder::new().name("hsm-check".into());
+    let started = thread.spawn(move || {
+        // The finding that ends it is among the others.
+        let _ = Findings(findings).run(&settings);
+    });
+    let mut all = Vec::new();
+    let bad = |all: &mut Vec<Finding>, text, advice| {
+        all.push(Finding { step: "check", verdict: Verdict::Bad, text, advice });
+    };
+    if let Err(error) = started {
+        bad(&mut all, format!("the system gave no thread: {error}"), None);
+        return all;
+    }
+    loop {
+        match told.recv_timeout(hsm.timeout) {
+            Ok(finding) => all.push(finding),
+            Err(RecvTimeoutError::Disconnected) => return all,
+            Err(RecvTimeoutError::Timeout) => {
+                let advice = "look whether the device answers; if it is but slow, raise timeout";
+                let text = format!("the token does not go on: no answer for {:?}", hsm.timeout);
+                bad(&mut all, text, Some(advice));
+                return all;
+            }
+        }
+    }
 }
 
-struct Findings(Vec<Finding>);
+struct Findings(Sender<Finding>);
 
 impl Findings {
+    fn tell(&mut self, finding: Finding) {
+        // Nobody waits for it any more once the time was over.
+        let _ = self.0.send(finding);
+    }
+
     fn good(&mut self, step: &'static str, text: impl Into<String>) {
-        self.0.push(Finding { step, verdict: Verdict::Good, text: text.into(), advice: None });
+        self.tell(Finding { step, verdict: Verdict::Good, text: text.into(), advice: None });
     }
 
     fn doubtful(&mut self, step: &'static str, text: impl Into<String>, advice: &'static str) {
         let (text, advice) = (text.into(), Some(advice));
-        self.0.push(Finding { step, verdict: Verdict::Doubtful, text, advice });
+        self.tell(Finding { step, verdict: Verdict::Doubtful, text, advice });
     }
 
     fn bad(&mut self, step: &'static str, text: impl Into<String>, advice: Option<&'static str>) {
-        self.0.push(Finding { step, verdict: Verdict::Bad, text: text.into(), advice });
+        self.tell(Finding { step, verdict: Verdict::Bad, text: text.into(), advice });
     }
 
     fn need<T>(&mut self, step: &'static str, done: Result<T, TokenError>) -> Result<T, ()> {
@@ -91,6 +123,7 @@ impl Findings {
         self.good("token", selected.found.to_string());
         let info = library.get_token_info(selected.slot).map_err(TokenError::from);
         let info = self.need("token", info)?;
+        self.flags(&info)?;
         self.sessions(&info, hsm.workers);
         self.mechanisms(library, &selected)?;
         let session = select::open_to_read(library, selected.slot).map_err(TokenError::from);
@@ -116,9 +149,26 @@ impl Findings {
             Limit::Max(most) => self.good(STEP, format!("{most}, {workers} workers")),
             Limit::Unavailable | Limit::Infinite => self.good(STEP, "as many as one likes"),
         }
+    }
+
+    fn flags(&mut self, info: &TokenInfo) -> Result<(), ()> {
+        const STEP: &str = "flags";
         if info.write_protected() {
-            self.bad("token", "it is write-protected: no key can be made", None);
+            self.bad(STEP, "it is write-protected: no key can be made", Some("lift that"));
         }
+        if !info.rng() {
+            let text = "it has no random numbers: no key can be made or used";
+            self.bad(STEP, text, Some("take a token that has a generator"));
+        }
+        if info.error_state() {
+            self.bad(STEP, "it says that it is in error", Some("ask its maker's tool why"));
+        }
+        if info.write_protected() || !info.rng() || info.error_state() {
+            return Err(());
+        }
+        let login = if info.login_required() { "asks for a login" } else { "asks for no login" };
+        self.good(STEP, format!("{login}, may be written, has random numbers"));
+        Ok(())
     }
 
     fn mechanisms(&mut self, library: &Pkcs11, selected: &Selected) -> Result<(), ()> {
@@ -157,6 +207,7 @@ impl Findings {
         anchor: &cryptoki::session::Session,
     ) -> Result<(), ()> {
         const STEP: &str = "PIN";
+        const TRIES: &str = "PIN tries";
         if !info.login_required() {
             self.doubtful(STEP, "the token asks for none", "whoever reaches it uses its keys");
             return Ok(());
@@ -167,11 +218,18 @@ impl Findings {
             (!info.user_pin_initialized(), TokenError::PinUnset),
         ];
         if let Some((_, error)) = refused.into_iter().find(|(is_so, _)| *is_so) {
-            self.bad(STEP, error.to_string(), None);
+            let step = if matches!(error, TokenError::PinUnset) { STEP } else { TRIES };
+            self.bad(step, error.to_string(), None);
             return Err(());
         }
         if info.user_pin_count_low() {
-            self.doubtful(STEP, "a wrong one was tried lately", "find out by whom");
+            self.doubtful(
+                TRIES,
+                "fewer than all are left: a wrong one was tried",
+                "find out by whom",
+            );
+        } else {
+            self.good(TRIES, "as many left as the token allows, or it does not tell");
         }
         if info.user_pin_to_be_changed() {
             self.doubtful(STEP, "the token wants it changed", "change it by the vendor's tool");

@@ -185,6 +185,12 @@ impl Code {
         matches!(self.code, RvError::MechanismParamInvalid | RvError::ArgumentsBad)
     }
 
+    /// Whether it says that the token does not do what was asked for, with any input.
+    pub(super) const fn is_unsupported(self) -> bool {
+        self.is_bad_parameter()
+            || matches!(self.code, RvError::MechanismInvalid | RvError::FunctionNotSupported)
+    }
+
     /// Whether it says that a template or a parameter is not for this token.
     pub(super) const fn is_bad_template(self) -> bool {
         matches!(
@@ -203,6 +209,8 @@ impl TokenError {
             Self::Code(code) | Self::Unverified { code, .. } => code.class(),
             // Whoever mends the way finds out why, and says so to all.
             Self::Start(_) => Class::Reconnect,
+            // Another one is in its slot.
+            Self::NoToken { .. } => Class::Reconnect,
             // A token whose storage is gone finds nothing and says that all is well.
             Self::Missing { .. } => Class::Ambiguous,
             Self::Busy | Self::Silent => Class::Busy,

@@ -9,6 +9,7 @@ use super::link::Link;
 use super::module::lock;
 use super::object::{self, ID_BYTES};
 use super::worker::{Access, Desk};
+use crate::clock::Entropy;
 use crate::metrics;
 
 /// How often a token in use is probed, so that its state is known where nobody asks it.
@@ -94,7 +95,7 @@ impl Keeper {
                 }
                 Ok(_) => {
                     // Through the queue: a token that hangs shows there.
-                    let work = |desk: &Desk<'_>| object::probe(desk.session);
+                    let work = |desk: &Desk<'_>| desk.probe();
                     let _ = crew.run(link, Access::Read, work);
                     if crew.is_hung() {
                         link.take_down(TokenError::Silent);
@@ -124,8 +125,8 @@ impl Keeper {
                 pause = RETRY_MIN;
                 PROBE_INTERVAL
             } else {
-                pause = (pause * 2).min(RETRY_MAX);
-                jittered(pause, link)
+                pause = longer(pause);
+                jittered(pause, &*link.entropy)
             };
             if hung > replaced {
                 rest = rest.min(link.timeout / 2);
@@ -159,9 +160,39 @@ impl Keeper {
     }
 }
 
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(RETRY_MAX)
+}
+
 /// Between half of `pause` and all of it, so that hosts that lost one token do not come in step.
-fn jittered(pause: Duration, link: &Link) -> Duration {
+fn jittered(pause: Duration, entropy: &dyn Entropy) -> Duration {
     let mut byte = [0];
-    link.entropy.fill(&mut byte);
+    entropy.fill(&mut byte);
     pause / 2 + pause * u32::from(byte[0]) / 512
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Always(u8);
+
+    impl Entropy for Always {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0);
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_differ() {
+        let pauses: Vec<Duration> =
+            std::iter::successors(Some(RETRY_MIN), |pause| Some(longer(*pause))).take(9).collect();
+        assert!(pauses.is_sorted() && pauses[1] == RETRY_MIN * 2);
+        assert_eq!(pauses[7..], [RETRY_MAX, RETRY_MAX]);
+        for pause in pauses {
+            let (least, most) = (jittered(pause, &Always(0)), jittered(pause, &Always(255)));
+            assert_eq!(least, pause / 2);
+            assert!(least < most && most < pause);
+        }
+    }
 }

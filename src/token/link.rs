@@ -218,6 +218,19 @@ impl Link {
         Ok(handle)
     }
 
+    /// Asks the token what it is, and to do its work.
+    pub(super) fn probe(
+        &self,
+        library: &Pkcs11,
+        session: &Session,
+        footing: Footing,
+    ) -> Result<(), TokenError> {
+        if let TokenState::Up { found, .. } = self.shown() {
+            still_there(library, footing.slot, &found)?;
+        }
+        object::probe(session)
+    }
+
     pub(super) fn forget(&self, id: &[u8; ID_BYTES]) {
         lock(&self.handles).known.remove(id);
     }
@@ -363,7 +376,7 @@ impl Link {
         if ladder.anchor.as_ref().is_none_or(|(generation, _)| *generation != call.generation) {
             return Err(TokenError::Silent);
         }
-        still_there(library, &selected)?;
+        still_there(library, selected.slot, &selected.found)?;
         let session = select::open_to_read(library, selected.slot)?;
         object::probe(&session)?;
         Ok(selected)
@@ -376,7 +389,7 @@ impl Link {
         library: &Pkcs11,
     ) -> Result<Selected, TokenError> {
         let selected = ladder.last.clone().ok_or(TokenError::Silent)?;
-        still_there(library, &selected)?;
+        still_there(library, selected.slot, &selected.found)?;
         self.log_in(ladder, (call, library), &selected)?;
         let session = select::open_to_read(library, selected.slot)?;
         object::probe(&session)?;
@@ -454,12 +467,12 @@ impl Link {
 }
 
 /// Whether the slot still has the token that was in it.
-fn still_there(library: &Pkcs11, selected: &Selected) -> Result<(), TokenError> {
-    let info = library.get_token_info(selected.slot)?;
-    if info.serial_number() == selected.found.serial {
+fn still_there(library: &Pkcs11, slot: Slot, was: &FoundToken) -> Result<(), TokenError> {
+    let info = library.get_token_info(slot)?;
+    if info.serial_number() == was.serial {
         return Ok(());
     }
-    Err(TokenError::NoToken { wanted: selected.found.to_string(), found: Vec::new() })
+    Err(TokenError::NoToken { wanted: was.to_string(), found: Vec::new() })
 }
 
 impl Drop for Link {

@@ -247,7 +247,7 @@ impl Token {
         self.ask("destroy", Access::Write, move |desk| {
             if object::destroy(desk.session, &id)? == 0 {
                 // So says a token whose storage is gone as well.
-                object::probe(desk.session)?;
+                desk.probe()?;
             }
             Ok(())
         })
@@ -297,7 +297,9 @@ impl Token {
                     self.link.learn_oaep(hash);
                     return Ok(hash);
                 }
-                Err(TokenError::Code(_) | TokenError::Settled(_)) => {}
+                Err(TokenError::Code(code)) if code.is_unsupported() => {}
+                // Twice, and the token does its work.
+                Err(TokenError::Settled(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -355,7 +357,7 @@ impl Token {
     pub fn has_private_key(&self, id: [u8; ID_BYTES]) -> Result<bool, TokenError> {
         self.ask("find", Access::Read, move |desk| match pair::find(desk.session, &id, "") {
             Ok(_) => Ok(true),
-            Err(TokenError::Missing { .. }) => object::probe(desk.session).map(|()| false),
+            Err(TokenError::Missing { .. }) => desk.probe().map(|()| false),
             Err(error) => Err(error),
         })
     }
@@ -385,7 +387,7 @@ impl Token {
         self.ask("list", Access::Read, move |desk| {
             let listed = object::labelled(desk.session, class, &prefix, LISTED_MAX)?;
             if listed.is_empty() {
-                object::probe(desk.session)?;
+                desk.probe()?;
             }
             Ok(listed)
         })

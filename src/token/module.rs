@@ -1,4 +1,4 @@
-//! A vendor's library: one object for each path, initialised once for the whole process.
+//! A vendor's library: one object for each file, initialised once for the whole process.
 //!
 //! C_Finalize must not meet a call that is under way, whoever's it is. So every call passes the
 //! gate here, and a new initialisation closes it and waits until the last one is out.
@@ -14,7 +14,7 @@ use super::failure::{Code, TokenError};
 
 /// A loaded library. It stays loaded: libraries with threads of their own do not survive unloading.
 pub(super) struct Module {
-    path: PathBuf,
+    file: PathBuf,
     library: Pkcs11,
     gate: Mutex<Gate>,
     changed: Condvar,
@@ -42,10 +42,12 @@ pub(super) struct Call<'a> {
 static MODULES: Mutex<Vec<Arc<Module>>> = Mutex::new(Vec::new());
 
 impl Module {
-    /// The library at `path`, loaded at the first call.
+    /// The library at `path`, loaded at the first call. Whatever names lead to its file, it is one:
+    /// the loader has it once.
     pub(super) fn of(path: &Path) -> Result<Arc<Self>, TokenError> {
+        let file = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let mut modules = lock(&MODULES);
-        if let Some(module) = modules.iter().find(|module| module.path == path) {
+        if let Some(module) = modules.iter().find(|module| module.file == file) {
             return Ok(Arc::clone(module));
         }
         let library = Pkcs11::new(path).map_err(|error| TokenError::Library {
@@ -57,7 +59,7 @@ impl Module {
             },
         })?;
         let (gate, changed) = (Mutex::default(), Condvar::new());
-        let module = Arc::new(Self { path: path.to_owned(), library, gate, changed });
+        let module = Arc::new(Self { file, library, gate, changed });
         modules.push(Arc::clone(&module));
         Ok(module)
     }

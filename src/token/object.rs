@@ -136,10 +136,17 @@ fn is_full_length(
     session.destroy_object(wrapper)?;
     session.destroy_object(copy)?;
     match again {
-        Ok(wrapped) => Ok(wrapped.len() == WRAP_BYTES),
+        Ok(wrapped) => Ok(written_length(&wrapped) == WRAP_BYTES),
         Err(Error::Pkcs11(RvError::KeySizeRange, _)) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// How much of `wrapped` was written: the binding gives all the room that the token asked for. It
+/// is made of blocks of 8 bytes that look random; one of zeros, but for once in 2^64, is room.
+fn written_length(wrapped: &[u8]) -> usize {
+    let used = wrapped.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    used.next_multiple_of(8)
 }
 
 /// Asks for a key that does GCM alone; where the token knows no such limit, without it.
@@ -268,8 +275,13 @@ fn check_strength(
         T::Private,
         T::Sensitive,
         T::Extractable,
+        T::Modifiable,
+        T::Sign,
+        T::Verify,
         T::Wrap,
+        T::Unwrap,
         T::Derive,
+        T::AlwaysSensitive,
         T::NeverExtractable,
     ];
     let read = session.get_attributes(key, &asked)?;
@@ -288,11 +300,18 @@ fn check_strength(
     }
     // These may go untold, but not be told wrong.
     let mut refused = vec![
+        (Attribute::Sign(true), "able to sign"),
+        (Attribute::Verify(true), "able to verify signatures"),
         (Attribute::Wrap(true), "able to wrap other keys"),
+        (Attribute::Unwrap(true), "able to unwrap other keys"),
         (Attribute::Derive(true), "able to derive other keys"),
     ];
     if is_born_here {
-        refused.push((Attribute::NeverExtractable(false), "one that was extractable before"));
+        refused.extend([
+            (Attribute::Modifiable(true), "modifiable"),
+            (Attribute::AlwaysSensitive(false), "one that was not sensitive before"),
+            (Attribute::NeverExtractable(false), "one that was extractable before"),
+        ]);
     }
     if let Some((_, what)) = refused.iter().find(|(attribute, _)| has(attribute)) {
         return weak(what);
@@ -311,7 +330,8 @@ fn check_strength(
 /// Label of the key that tells whether the token does its work.
 pub(super) const PROBE_LABEL: &str = "acs/probe";
 
-/// Asks the token to do what keys are there for; GetSessionInfo alone proves nothing.
+/// Asks the token to do what keys are there for; GetSessionInfo alone proves nothing. Half of the
+/// probe: the other is to ask what the token is.
 ///
 /// # Errors
 /// [`TokenError::Missing`] if there is no probe key.

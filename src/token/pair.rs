@@ -79,9 +79,9 @@ pub(super) fn generate(
     id: &[u8; ID_BYTES],
     label: &str,
 ) -> Result<Vec<u8>, TokenError> {
+    // Nothing of CKA_PRIVATE: AWS CloudHSM is documented to take no other than its own.
     let public = [
         Attribute::Token(false),
-        Attribute::Private(false),
         Attribute::Wrap(true),
         Attribute::Encrypt(true),
         Attribute::Verify(false),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use cryptoki::context::Function;
+use cryptoki::context::{Function, Pkcs11};
 use cryptoki::error::RvError;
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 
 use super::failure::{Class, Code, TokenError};
 use super::link::{Footing, Link};
-use super::object::{self, Object};
+use super::object::Object;
 use super::select;
 
 /// What a call needs of its session.
@@ -25,12 +25,18 @@ pub(super) enum Access {
 pub(super) struct Desk<'a> {
     link: &'a Link,
     footing: Footing,
+    library: &'a Pkcs11,
     pub(super) session: &'a Session,
 }
 
 impl Desk<'_> {
     pub(super) fn find(&self, object: &Object) -> Result<ObjectHandle, TokenError> {
         self.link.find(self.session, self.footing, object)
+    }
+
+    /// Whether the token does its work.
+    pub(super) fn probe(&self) -> Result<(), TokenError> {
+        self.link.probe(self.library, self.session, self.footing)
     }
 }
 
@@ -64,8 +70,7 @@ impl Worker {
             Class::Busy | Class::Lasting => return Err(error),
             Class::Reconnect => self.link.mend(footing)?,
             Class::Ambiguous => {
-                let probed =
-                    self.attempt(footing, Access::Read, &mut |desk| object::probe(desk.session));
+                let probed = self.attempt(footing, Access::Read, &mut |desk| desk.probe());
                 match probed {
                     Ok(()) => footing,
                     Err(TokenError::Busy | TokenError::Silent) => return Err(error),
@@ -112,7 +117,7 @@ impl Worker {
                 }
             }
         };
-        let done = work(&Desk { link, footing, session: &session });
+        let done = work(&Desk { link, footing, library, session: &session });
         // A session that has seen an error may have an operation left open; another one is cheap.
         if done.is_ok() && access == Access::Read {
             *own = Some((footing, access, session));

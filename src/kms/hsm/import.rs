@@ -78,7 +78,9 @@ impl HsmStore {
         let named = label(&version.key_id, 1);
         let made = self.token().import((pair.id, pair.hash), wrapped, &named, known)?;
         let object = made.ok_or(KmsError::InvalidKeyMaterial)?;
-        self.token().doom(pair.id);
+        if self.token().destroy(pair.id).is_err() {
+            self.token().doom(pair.id);
+        }
         Ok(Reference { object, is_present: true }.written())
     }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use cryptoki_sys::*;
 
-use script::{Behind, Deed, Script};
+use script::{Behind, Deed, Script, Told};
 
 struct Proxy {
     library: PathBuf,
@@ -148,11 +148,13 @@ impl Proxy {
 /// Calls the real module, unless the script knows better.
 fn through(function: &str, arguments: &[CK_ULONG], call: impl FnOnce() -> CK_RV) -> CK_RV {
     let proxy = proxy();
-    let (deed, is_logged, limit, flags, refusal) = {
+    let (deed, is_logged, limit, changes, refusal) = {
         let mut script = proxy.script();
         let deed = script.next(function);
         let refusal = refusal(&script, function, arguments);
-        (deed, script.is_logged, script.sessions, script.flags, refusal)
+        let Script { flags, says_sessions, wrapped_room, ref told, .. } = *script;
+        let changes = Changes { flags, says_sessions, wrapped_room, told: told.clone() };
+        (deed, script.is_logged, script.sessions, changes, refusal)
     };
     let inside = || {
         if let Some(answer) = refusal {
@@ -165,7 +167,7 @@ fn through(function: &str, arguments: &[CK_ULONG], call: impl FnOnce() -> CK_RV)
         let _inside = proxy.inside.read().unwrap_or_else(PoisonError::into_inner);
         let answer = call();
         if answer == CKR_OK {
-            note(&mut proxy.sessions(), function, arguments, flags);
+            note(&mut proxy.sessions(), function, arguments, &changes);
         }
         answer
     };
@@ -199,6 +201,9 @@ fn refusal(script: &Script, function: &str, arguments: &[CK_ULONG]) -> Option<CK
         {
             Some(CKR_FUNCTION_FAILED)
         }
+        ("C_OpenSession", [_, flags, ..]) if script.is_read_only && flags & CKF_RW_SESSION != 0 => {
+            Some(CKR_TOKEN_WRITE_PROTECTED)
+        }
         ("C_EncryptInit", [_, mechanism, _]) if script.has_own_iv => {
             // SAFETY: the caller made it for this call.
             let mechanism = unsafe { &*(*mechanism as *const CK_MECHANISM) };
@@ -221,13 +226,16 @@ fn refusal(script: &Script, function: &str, arguments: &[CK_ULONG]) -> Option<CK
     }
 }
 
+/// What the script wants changed in answers.
+struct Changes {
+    flags: (CK_FLAGS, CK_FLAGS),
+    says_sessions: Option<CK_ULONG>,
+    wrapped_room: CK_ULONG,
+    told: Vec<(CK_ATTRIBUTE_TYPE, Told)>,
+}
+
 /// Notes what a call that went well changed, and changes what the script wants changed.
-fn note(
-    sessions: &mut Sessions,
-    function: &str,
-    arguments: &[CK_ULONG],
-    (more, less): (CK_FLAGS, CK_FLAGS),
-) {
+fn note(sessions: &mut Sessions, function: &str, arguments: &[CK_ULONG], changes: &Changes) {
     match (function, arguments) {
         ("C_OpenSession", [slot, _, _, _, handle]) => {
             sessions.slot = *slot;
@@ -239,7 +247,36 @@ fn note(
         ("C_GetTokenInfo", [_, info]) => {
             // SAFETY: the real module has just filled it in.
             let info = unsafe { &mut *(*info as *mut CK_TOKEN_INFO) };
+            let (more, less) = changes.flags;
             info.flags = info.flags & !less | more;
+            if let Some(sessions) = changes.says_sessions {
+                info.ulMaxSessionCount = sessions;
+            }
+        }
+        ("C_GetAttributeValue", [_, _, template, count]) => {
+            let template = *template as *mut CK_ATTRIBUTE;
+            // SAFETY: the caller's template of that length, which the real module has just filled.
+            let template = unsafe { std::slice::from_raw_parts_mut(template, *count as usize) };
+            template.iter_mut().for_each(|attribute| tell(attribute, &changes.told));
+        }
+        // Asked for the length alone.
+        ("C_WrapKey", [_, _, _, _, 0, length]) => {
+            // SAFETY: the real module has just written the length there.
+            unsafe { *(*length as *mut CK_ULONG) += changes.wrapped_room };
+        }
+        _ => {}
+    }
+}
+
+/// Tells of an attribute what the script says.
+fn tell(attribute: &mut CK_ATTRIBUTE, told: &[(CK_ATTRIBUTE_TYPE, Told)]) {
+    match told.iter().find(|(kind, _)| *kind == attribute.type_) {
+        Some((_, Told::Nothing)) => attribute.ulValueLen = CK_UNAVAILABLE_INFORMATION,
+        Some((_, Told::Value(value)))
+            if attribute.ulValueLen == 1 && !attribute.pValue.is_null() =>
+        {
+            // SAFETY: the caller's buffer of one byte.
+            unsafe { *attribute.pValue.cast::<CK_BBOOL>() = (*value).into() };
         }
         _ => {}
     }

@@ -53,6 +53,17 @@ flags! {
     CKF_ERROR_STATE
 }
 
+macro_rules! attributes {
+    ($($name:ident)+) => {
+        const ATTRIBUTES: &[(&str, CK_ATTRIBUTE_TYPE)] = &[$((stringify!($name), $name)),+];
+    };
+}
+
+attributes! {
+    CKA_TOKEN CKA_PRIVATE CKA_SENSITIVE CKA_EXTRACTABLE CKA_MODIFIABLE CKA_WRAP CKA_UNWRAP CKA_SIGN
+    CKA_VERIFY CKA_DERIVE CKA_ALWAYS_SENSITIVE CKA_NEVER_EXTRACTABLE
+}
+
 /// The value of `CKR_…`, or of a number in hexadecimal.
 pub fn value(name: &str) -> Option<CK_RV> {
     if let Some(digits) = name.strip_prefix("0x") {
@@ -70,4 +81,9 @@ pub fn name(value: CK_RV) -> String {
 /// The bit of a token's flag, by its name without `CKF_`.
 pub fn flag(name: &str) -> Option<CK_FLAGS> {
     FLAGS.iter().find(|(known, _)| known.strip_prefix("CKF_") == Some(name)).map(|(_, bit)| *bit)
+}
+
+/// The type of `CKA_…`, of those that are true or false.
+pub fn attribute(name: &str) -> Option<CK_ATTRIBUTE_TYPE> {
+    ATTRIBUTES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
 }

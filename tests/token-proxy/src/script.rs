@@ -4,9 +4,13 @@
 //! module /usr/lib/softhsm/libsofthsm2.so     the real module; read once, at the first call
 //! log                                        each call and its answer goes to NAME.calls
 //! sessions 3                                 a fourth open session is CKR_SESSION_COUNT
+//! says-sessions 3                            so C_GetTokenInfo says, whatever there are
 //! flags +USER_PIN_FINAL_TRY -RNG             of every C_GetTokenInfo
 //! own-iv                                     AES-GCM takes no vector but the module's, over zeros
 //! read-write-only                            other sessions are CKR_FUNCTION_FAILED
+//! read-only                                  other sessions are CKR_TOKEN_WRITE_PROTECTED
+//! tells CKA_WRAP true                        of every object; also false, and nothing
+//! wrapped-room 8                             C_WrapKey asks for so many bytes more than it writes
 //! # anything                                 another text, so another script
 //! C_Encrypt 1 return CKR_DEVICE_ERROR        the real module is not called
 //! C_Encrypt 2-4 after CKR_DEVICE_ERROR       it is called; where it says CKR_OK, this is said
@@ -21,7 +25,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cryptoki_sys::{CK_FLAGS, CK_RV};
+use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CK_FLAGS, CK_RV, CK_ULONG};
 
 use crate::names;
 
@@ -49,6 +53,15 @@ pub enum Behind {
     Logout,
 }
 
+/// What is told of an attribute, whatever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// That it is so, or not.
+    Value(bool),
+    /// CK_UNAVAILABLE_INFORMATION.
+    Nothing,
+}
+
 #[derive(Debug)]
 struct Rule {
     function: String,
@@ -71,8 +84,16 @@ pub struct Script {
     pub has_own_iv: bool,
     /// Whether all sessions must be able to write.
     pub is_read_write_only: bool,
+    /// Whether no session may be able to write.
+    pub is_read_only: bool,
+    /// What is told of attributes.
+    pub told: Vec<(CK_ATTRIBUTE_TYPE, Told)>,
+    /// Bytes that C_WrapKey asks for and does not write.
+    pub wrapped_room: CK_ULONG,
     /// How many sessions may be open.
     pub sessions: Option<u64>,
+    /// How many sessions it says it has.
+    pub says_sessions: Option<CK_ULONG>,
     /// Flags of the token that are added, and that are taken away.
     pub flags: (CK_FLAGS, CK_FLAGS),
 }
@@ -98,7 +119,19 @@ impl Script {
             ["log"] => self.is_logged = true,
             ["own-iv"] => self.has_own_iv = true,
             ["read-write-only"] => self.is_read_write_only = true,
+            ["read-only"] => self.is_read_only = true,
+            ["tells", name, what] => {
+                let told = match what {
+                    "true" => Told::Value(true),
+                    "false" => Told::Value(false),
+                    "nothing" => Told::Nothing,
+                    _ => return None,
+                };
+                self.told.push((names::attribute(name)?, told));
+            }
+            ["wrapped-room", bytes] => self.wrapped_room = bytes.parse().ok()?,
             ["sessions", limit] => self.sessions = Some(limit.parse().ok()?),
+            ["says-sessions", limit] => self.says_sessions = Some(limit.parse().ok()?),
             ["flags", ref flags @ ..] => {
                 for flag in flags {
                     let (sign, name) = flag.split_at_checked(1)?;
@@ -184,7 +217,13 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        for line in ["C_Encrypt 1 return CKR_NONE", "C_Encrypt x hang 3s", "flags FLAG", "what"] {
+        for line in [
+            "C_Encrypt 1 return CKR_NONE",
+            "C_Encrypt x hang 3s",
+            "flags FLAG",
+            "tells CKA_ID true",
+            "what",
+        ] {
             assert!(Script::read(line).unwrap_err().contains(line));
         }
     }
