@@ -375,6 +375,58 @@ fn a_request_that_hangs_holds_up_commands_of_its_own_disk_alone() {
     hang_during(Some(Other::Resize));
 }
 
+/// Keys are wrapped anew, stopped before each write of that, while a disk is erased as far as each
+/// of its own. The store looks at each erased layer that it removes: no key may be back in it.
+#[test]
+fn an_erased_layer_gets_no_key_back() {
+    let mut rewrap = 0;
+    loop {
+        let (mut rewrap_was, mut rest) = (Visit::Stopped, 0);
+        loop {
+            let scene = Scene::new();
+            let (disks, disk_id) = (scene.disks(), &scene.disk_id);
+            disks.detach(&owner(), disk_id, None).unwrap();
+            let layer = scene.house.catalog().layers(disk_id).unwrap().remove(0);
+            scene.house.keys().rotate();
+            let turnstile = &scene.house.fuse.turnstile;
+            let place = format!("{rewrap} writes of the rewrap, {rest} of the erasure");
+            let guard = Place(place);
+            let erasure_was = std::thread::scope(|scope| {
+                let wrapping = scope.spawn(|| {
+                    turnstile.through(rewrap, || {
+                        let key = layer.kms_key_id.as_ref().unwrap();
+                        let report = disks.rewrap_key(&owner(), key).unwrap();
+                        assert!(report.failed.is_empty(), "{report:?}");
+                    });
+                });
+                rewrap_was = turnstile.wait_for(&wrapping);
+                let erasing = scope.spawn(|| {
+                    let deletion = Deletion { force: false, erase: true };
+                    turnstile.through(rest, || {
+                        disks.delete_with(&owner(), disk_id, deletion).unwrap();
+                    });
+                });
+                let erasure_was = turnstile.wait_for(&erasing);
+                turnstile.let_go(&wrapping);
+                turnstile.wait_for(&wrapping);
+                turnstile.let_go(&erasing);
+                erasure_was
+            });
+            assert_eq!(scene.house.store.names(), [""; 0], "it is gone");
+            drop(guard);
+            if erasure_was != Visit::Stopped {
+                break;
+            }
+            rest += 1;
+        }
+        if rewrap_was != Visit::Stopped {
+            break;
+        }
+        rewrap += 1;
+    }
+    assert!(rewrap > 1, "a rewrap takes {rewrap} writes");
+}
+
 /// Every interleaving of the end of a merge with `other`.
 fn interleave(other: Other, is_attached: bool) {
     let (mut plays, mut merge) = (0, 0);
