@@ -5,26 +5,16 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sealdisk::clock::{SystemClock, SystemEntropy};
 use sealdisk::config::{Hsm, TokenUri};
-use sealdisk::token::{
-    Check, OaepHash, Object, PairBits, Token, TokenError, TokenParts, TokenState,
-};
+use sealdisk::token::{Check, OaepHash, Object, PairBits, Token, TokenError, TokenState};
 use support::softhsm::{SoftHsm, in_own_process};
+use support::tokens;
 use support::tools::wait_until;
 
 const DATA: &[u8] = b"associated";
 
 fn open(uri: &str) -> Token {
-    open_with(Hsm::new(TokenUri::parse(uri).unwrap()))
-}
-
-fn open_with(settings: Hsm) -> Token {
-    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
-    let parts = TokenParts { settings, clock, entropy, on_change: Box::new(|_| {}) };
-    let token = Token::open(parts).unwrap();
-    token.settle(Duration::from_secs(20));
-    token
+    tokens::open(Hsm::new(TokenUri::parse(uri).unwrap()))
 }
 
 fn cause(token: &Token) -> TokenError {

@@ -6,15 +6,11 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use sealdisk::clock::{SystemClock, SystemEntropy};
 use sealdisk::config::{Hsm, TokenUri};
 use sealdisk::crypto::asymmetric;
-use sealdisk::token::{
-    Load, OaepHash, Object, PairBits, Token, TokenError, TokenParts, TokenState,
-};
+use sealdisk::token::{Load, OaepHash, Object, PairBits, Token, TokenError, TokenState};
 use support::softhsm::{self, PIN, SoftHsm, in_own_process};
 use support::tokens::{self, Proxy};
 use support::tools;
@@ -76,15 +72,7 @@ impl<'a> Bench<'a> {
         let mut settings = Hsm::new(TokenUri::parse(&uri).unwrap());
         settings.workers = 1;
         change(&mut settings);
-        let token = Token::open(TokenParts {
-            settings,
-            clock: Arc::new(SystemClock::new()),
-            entropy: Arc::new(SystemEntropy),
-            on_change: Box::new(|_| {}),
-        });
-        let token = token.unwrap();
-        let state = token.settle(Duration::from_secs(20));
-        assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
+        let token = tokens::reach(settings);
         Some(Self { hsm, proxy, token })
     }
 
@@ -744,15 +732,7 @@ fn a_library_by_two_names_is_one() {
         std::os::unix::fs::symlink(bench.proxy.library(), &link).unwrap();
         bench.proxy.obey(&[]);
         let uri = tokens::uri(LABEL, &link, &hsm.pin_file);
-        let other = Token::open(TokenParts {
-            settings: Hsm::new(TokenUri::parse(&uri).unwrap()),
-            clock: Arc::new(SystemClock::new()),
-            entropy: Arc::new(SystemEntropy),
-            on_change: Box::new(|_| {}),
-        });
-        let other = other.unwrap();
-        let state = other.settle(Duration::from_secs(20));
-        assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
+        let other = tokens::reach(Hsm::new(TokenUri::parse(&uri).unwrap()));
         other.verify(&key).unwrap();
         assert_eq!(bench.proxy.count("C_Initialize CKR_CRYPTOKI_ALREADY_INITIALIZED"), 0);
         bench.well_again(&key, "its other name");
@@ -777,15 +757,7 @@ fn a_token_that_is_away_leaves_the_others_of_its_library_at_work() {
         bench.proxy.obey(&["C_GenerateRandom 1 first C_Finalize"]);
         bench.token.seal(&key, DATA, PLAIN).unwrap();
         let uri = tokens::uri("other", bench.proxy.library(), &hsm.pin_file);
-        let other = Token::open(TokenParts {
-            settings: Hsm::new(TokenUri::parse(&uri).unwrap()),
-            clock: Arc::new(SystemClock::new()),
-            entropy: Arc::new(SystemEntropy),
-            on_change: Box::new(|_| {}),
-        });
-        let other = other.unwrap();
-        let state = other.settle(Duration::from_secs(20));
-        assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
+        let other = tokens::reach(Hsm::new(TokenUri::parse(&uri).unwrap()));
         let others_key = other.generate("acs/k/v1").unwrap();
         let is_over = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -823,15 +795,7 @@ fn workers_leave_a_session_to_the_login_where_the_token_says_how_many_it_has() {
         // Two are the other's: its login and its worker. Three are what this one is told of.
         bench.proxy.obey(&["says-sessions 3", "sessions 5"]);
         let uri = tokens::uri(LABEL, bench.proxy.library(), &hsm.pin_file);
-        let greedy = Token::open(TokenParts {
-            settings: Hsm { workers: 4, ..Hsm::new(TokenUri::parse(&uri).unwrap()) },
-            clock: Arc::new(SystemClock::new()),
-            entropy: Arc::new(SystemEntropy),
-            on_change: Box::new(|_| {}),
-        });
-        let greedy = greedy.unwrap();
-        let state = greedy.settle(Duration::from_secs(20));
-        assert!(matches!(state, TokenState::Up { .. }), "{state:?}");
+        let greedy = tokens::reach(Hsm { workers: 4, ..Hsm::new(TokenUri::parse(&uri).unwrap()) });
         bench.proxy.obey(&["sessions 5", "C_Encrypt 1-4 hang 1s"]);
         std::thread::scope(|scope| {
             for _ in 0..12 {

@@ -42,6 +42,12 @@ pub enum Verdict {
     Bad,
 }
 
+impl Finding {
+    fn bad(step: &'static str, text: impl Into<String>, advice: Option<&'static str>) -> Self {
+        Self { step, verdict: Verdict::Bad, text: text.into(), advice }
+    }
+}
+
 const LABEL: &str = "acs/check";
 const DATA: &[u8] = b"sealdisk hsm check";
 
@@ -49,6 +55,7 @@ const DATA: &[u8] = b"sealdisk hsm check";
 /// longer than a call may. The PIN is presented at most once. What is made in the token is
 /// destroyed again.
 pub fn check(hsm: &Hsm) -> Vec<Finding> {
+    const STEP: &str = "check";
     let (findings, told) = mpsc::channel();
     let settings = hsm.clone();
     // A call that hangs cannot be ended: it keeps its thread until the process ends.
@@ -57,14 +64,10 @@ pub fn check(hsm: &Hsm) -> Vec<Finding> {
         // The finding that ends it is among the others.
         let _ = Findings(findings).run(&settings);
     });
-    let mut all = Vec::new();
-    let bad = |all: &mut Vec<Finding>, text, advice| {
-        all.push(Finding { step: "check", verdict: Verdict::Bad, text, advice });
-    };
     if let Err(error) = started {
-        bad(&mut all, format!("the system gave no thread: {error}"), None);
-        return all;
+        return vec![Finding::bad(STEP, format!("the system gave no thread: {error}"), None)];
     }
+    let mut all = Vec::new();
     loop {
         match told.recv_timeout(hsm.timeout) {
             Ok(finding) => all.push(finding),
@@ -72,7 +75,7 @@ pub fn check(hsm: &Hsm) -> Vec<Finding> {
             Err(RecvTimeoutError::Timeout) => {
                 let advice = "look whether the device answers; if it is but slow, raise timeout";
                 let text = format!("the token does not go on: no answer for {:?}", hsm.timeout);
-                bad(&mut all, text, Some(advice));
+                all.push(Finding::bad(STEP, text, Some(advice)));
                 return all;
             }
         }
@@ -97,7 +100,7 @@ impl Findings {
     }
 
     fn bad(&mut self, step: &'static str, text: impl Into<String>, advice: Option<&'static str>) {
-        self.tell(Finding { step, verdict: Verdict::Bad, text: text.into(), advice });
+        self.tell(Finding::bad(step, text, advice));
     }
 
     fn need<T>(&mut self, step: &'static str, done: Result<T, TokenError>) -> Result<T, ()> {
@@ -153,17 +156,21 @@ impl Findings {
 
     fn flags(&mut self, info: &TokenInfo) -> Result<(), ()> {
         const STEP: &str = "flags";
-        if info.write_protected() {
-            self.bad(STEP, "it is write-protected: no key can be made", Some("lift that"));
+        let unfit = [
+            (info.write_protected(), "it is write-protected: no key can be made", "lift that"),
+            (
+                !info.rng(),
+                "it has no random numbers: no key can be made or used",
+                "take a token that has a generator",
+            ),
+            (info.error_state(), "it says that it is in error", "ask its maker's tool why"),
+        ];
+        let mut is_fit = true;
+        for (_, text, advice) in unfit.into_iter().filter(|(is_so, ..)| *is_so) {
+            self.bad(STEP, text, Some(advice));
+            is_fit = false;
         }
-        if !info.rng() {
-            let text = "it has no random numbers: no key can be made or used";
-            self.bad(STEP, text, Some("take a token that has a generator"));
-        }
-        if info.error_state() {
-            self.bad(STEP, "it says that it is in error", Some("ask its maker's tool why"));
-        }
-        if info.write_protected() || !info.rng() || info.error_state() {
+        if !is_fit {
             return Err(());
         }
         let login = if info.login_required() { "asks for a login" } else { "asks for no login" };

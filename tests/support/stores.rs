@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sealdisk::catalog::sqlite::SqliteCatalog;
 use sealdisk::catalog::{Catalog, KeyState, Page};
-use sealdisk::clock::{Clock, ManualClock, SystemClock, SystemEntropy, Timestamp};
+use sealdisk::clock::{Clock, ManualClock, SystemEntropy, Timestamp};
 use sealdisk::config::{Hsm, TokenUri};
 use sealdisk::crypto::aead;
 use sealdisk::crypto::asymmetric::{Padding, encrypt};
@@ -18,9 +18,11 @@ use sealdisk::kms::{
 };
 use sealdisk::ram::{Caller, Principal, Ram, RamParts, Route};
 use sealdisk::secret::Secret;
-use sealdisk::token::{OaepHash, Token, TokenParts, TokenState};
+use sealdisk::token::{OaepHash, Token};
 use sealdisk::trail::Trail;
 use uuid::Uuid;
+
+use super::tokens;
 
 const ACCOUNT: &str = "1000000000000001";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -35,17 +37,7 @@ pub struct House {
 
 /// Opens the token of a URI; it must be there.
 pub fn token(uri: &str) -> Arc<Token> {
-    let parts = TokenParts {
-        settings: Hsm::new(TokenUri::parse(uri).unwrap()),
-        clock: Arc::new(SystemClock::new()),
-        entropy: Arc::new(SystemEntropy),
-        on_change: Box::new(|_| {}),
-    };
-    let token = Token::open(parts).unwrap();
-    match token.settle(Duration::from_secs(20)) {
-        TokenState::Up { .. } => Arc::new(token),
-        TokenState::Down { cause, .. } => panic!("{cause}"),
-    }
+    Arc::new(tokens::reach(Hsm::new(TokenUri::parse(uri).unwrap())))
 }
 
 pub fn root_caller() -> Caller {

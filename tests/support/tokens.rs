@@ -4,7 +4,13 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sealdisk::clock::{SystemClock, SystemEntropy};
+use sealdisk::config::Hsm;
+use sealdisk::token::{Token, TokenParts, TokenState};
 
 use super::softhsm::{PIN, SoftHsm};
 use super::tools;
@@ -12,6 +18,24 @@ use super::tools;
 const SO_PIN: &str = "12345678";
 /// It wants eight digits.
 const KRYOPTIC_PIN: &str = "48151623";
+
+/// Opens a token, and waits until it is known whether it is there.
+pub fn open(settings: Hsm) -> Token {
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+    let parts = TokenParts { settings, clock, entropy, on_change: Box::new(|_| {}) };
+    let token = Token::open(parts).unwrap();
+    token.settle(Duration::from_secs(20));
+    token
+}
+
+/// Opens a token; it must be there.
+pub fn reach(settings: Hsm) -> Token {
+    let token = open(settings);
+    match token.state() {
+        TokenState::Up { .. } => token,
+        TokenState::Down { cause, .. } => panic!("{cause}"),
+    }
+}
 
 /// What happens to tokens in the field.
 impl SoftHsm {
